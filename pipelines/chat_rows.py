@@ -3,11 +3,13 @@
     conversations ──chosen, in a seeded order──chat template──► ids, loss mask ──best-fit packing──► rows
 
 The loss mask covers the assistants' turns alone, each with the token that ends it, and no turn that a row wants left
-out (weight 0). Light imports only at the top: recipes are read with this module.
+out (weight 0); where turns have other weights it holds these. Light imports only at the top: recipes are read with this
+module.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +118,8 @@ def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int, file_n
 
     Raises UserError for a conversation without an assistant's turn, where cutting leaves none with one, and where the
     chat template takes none."""
+    import numpy as np
+
     from pipelines.data.tokens import packing
     from pipelines.errors import UserError
 
@@ -140,7 +144,7 @@ def pack(work: Work, chat: Chat, chosen: list[Conversation], length: int, file_n
         "conversations/train": len(sequences),
         "conversations/cut": rendered.num_cut,
         "tokens/train": tokens,
-        "tokens/learnt": int(sum(mask.sum() for mask in loss_masks)),
+        "tokens/learnt": int(sum(map(np.count_nonzero, loss_masks))),
         "rows/train": num_rows,
         "rows/filled_fraction": tokens / (num_rows * length),
         **rendered.facts,
@@ -157,27 +161,28 @@ class _Conversations:
 
     template: TemplateRows
     sequences: list[np.ndarray] = field(default_factory=list)  # ids, int32 [T] each
-    loss_masks: list[np.ndarray] = field(default_factory=list)  # bool [T] each
+    loss_masks: list[np.ndarray] = field(default_factory=list)  # bool [T] each, or float32 where turns have weights
     num_cut: int = 0
     unlearnt: int = 0
     thoughts_left_out: int = 0
 
-    def add(self, rendered: Rendered, place: str, length: int) -> None:
-        """Adds a conversation, cut after its last assistant's turn and after `length` tokens."""
+    def add(self, rendered: Rendered, weights: Sequence[float], place: str, length: int) -> None:
+        """Adds a conversation, cut after its last assistant's turn and after `length` tokens. weights: of its turns."""
         import numpy as np
 
         from pipelines.errors import UserError
 
         self.unlearnt += rendered.unlearnt
         self.thoughts_left_out += rendered.thoughts_left_out
-        predicted = np.flatnonzero(rendered.loss_mask)
+        loss_mask = _weighted(rendered, weights) if weights else rendered.loss_mask
+        predicted = np.flatnonzero(loss_mask)
         if not len(predicted):
             raise UserError(f"{place} has no assistant's turn to train on; expected one at its end")
         end = int(predicted[-1]) + 1  # what follows is in no loss
         self.num_cut += end > length
         if predicted[0] < length:
             self.sequences.append(rendered.ids[: min(end, length)])
-            self.loss_masks.append(rendered.loss_mask[: min(end, length)])
+            self.loss_masks.append(loss_mask[: min(end, length)])
 
     @property
     def notes(self) -> list[str]:
@@ -198,6 +203,15 @@ class _Conversations:
         return {**self.template.facts, **{name: count for name, count in counts.items() if count}}
 
 
+def _weighted(rendered: Rendered, weights: Sequence[float]) -> np.ndarray:
+    """The loss mask with the weight of each assistant's turn in place of True. float32 [T]."""
+    import numpy as np
+
+    begins = np.diff(rendered.loss_mask.astype(np.int8), prepend=0) == 1  # turns do not touch: a prompt is between
+    of_turns = np.array([0, *(weights[turn] for turn in rendered.turns)], np.float32)
+    return np.where(rendered.loss_mask, of_turns[np.cumsum(begins)], 0).astype(np.float32)
+
+
 def _rendered(work: Work, chat: Chat, chosen: list[Conversation], length: int) -> _Conversations:
     """Renders conversations, and tells what the chat template does to them.
 
@@ -213,7 +227,8 @@ def _rendered(work: Work, chat: Chat, chosen: list[Conversation], length: int) -
         )
         conversations.template.count_tools(each.tools for each in batch)
         for index, rendered in conversations.template.taken(rows, results):
-            conversations.add(rendered, f"{work.name}: conversation {batch[index].id}", length)
+            place = f"{work.name}: conversation {batch[index].id}"
+            conversations.add(rendered, batch[index].weights, place, length)
         work.progress.update(first + len(batch), len(chosen), "conversations")
     conversations.template.check(work.name)
     for note in conversations.notes:

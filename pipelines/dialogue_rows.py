@@ -99,16 +99,19 @@ def read_conversations(
     counts = Counter({f"{area}/read": 0, f"{area}/dropped_duplicate": 0, "turns/cut": 0})
     unique: dict[Any, Conversation] = {}
     for row_id, source, language, parsed in rows.read(parse):
-        turns = (*(tuple(turn.items()) for turn in parsed.messages), parsed.not_learnt, parsed.tools)
+        turns = (*(tuple(turn.items()) for turn in parsed.messages), parsed.not_learnt, parsed.weights, parsed.tools)
         counts[f"{area}/read"] += 1
         if turns in unique:
             counts[f"{area}/dropped_duplicate"] += 1
             source_rows.set_duplicate_aside(rows.rejected, row_id, parsed.text)
         counts[f"{area}/refusals"] += int(any(map(is_refusal, parsed.replies)))
         counts["turns/cut"] += parsed.num_cut
+        counts["turns/cut_before"] += parsed.num_cut_before
         counts["turns/not_learnt"] += len(parsed.not_learnt)
+        counts["turns/weighted"] += sum(weight not in (0, 1) for weight in parsed.weights)
         unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages,
-                                              not_learnt=parsed.not_learnt, tools=parsed.tools))  # fmt: skip
+                                              not_learnt=parsed.not_learnt, weights=parsed.weights,
+                                              tools=parsed.tools))  # fmt: skip
     kept = source_rows.without_near_duplicates(
         list(unique.values()),
         lambda row: (text_of(row.messages), source_rows.system_text(row.messages) + row.tools, (row.id,)),

@@ -33,11 +33,13 @@ MAX_TABLE_ROWS = 2**24  # more rows than these are permuted without a table, whi
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows of packed documents, ready for a model. All int64 [B, T]."""
+    """Rows of packed documents, ready for a model. All int64 [B, T], but the weights."""
 
     tokens_BT: Tensor
     positions_BT: Tensor  # in the document, from 0; padding: 0
     labels_BT: Tensor  # the next token of the same document; IGNORE at its end, in padding, and outside the loss mask
+
+    weights_BT: Tensor | None = None  # of the labels' losses, float32 [B, T]; None: all 1
 
     @property
     def num_labels(self) -> int:
@@ -48,13 +50,16 @@ class PackedBatch:
         return self.num_labels
 
     def to(self, device: str | torch.device) -> PackedBatch:
-        return PackedBatch(self.tokens_BT.to(device), self.positions_BT.to(device), self.labels_BT.to(device))
+        weights_BT = None if self.weights_BT is None else self.weights_BT.to(device)
+        return PackedBatch(
+            self.tokens_BT.to(device), self.positions_BT.to(device), self.labels_BT.to(device), weights_BT
+        )
 
 
 def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor, loss_mask_BT: Tensor | None = None) -> Tensor:
     """The next token where it belongs to the same document and is in the loss mask, otherwise IGNORE. int64 [B, T].
 
-    loss_mask_BT: 1 where a token is to be predicted from those before it; None: everywhere."""
+    loss_mask_BT: not 0 where a token is to be predicted from those before it; None: everywhere."""
     labels_BT = torch.full_like(tokens_BT, IGNORE, dtype=torch.int64)
     predicted_BT = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, :-1] != 0)
     if loss_mask_BT is not None:
@@ -66,8 +71,12 @@ def labels_from_packed(tokens_BT: Tensor, segments_BT: Tensor, loss_mask_BT: Ten
 def batch_from_packed(
     tokens_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, loss_mask_BT: Tensor | None = None
 ) -> PackedBatch:
-    """The columns of packed rows as a model's input."""
-    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_from_packed(tokens_BT, segments_BT, loss_mask_BT))
+    """The columns of packed rows as a model's input. A loss mask of fractions holds the labels' weights."""
+    labels_BT, weights_BT = labels_from_packed(tokens_BT, segments_BT, loss_mask_BT), None
+    if loss_mask_BT is not None and loss_mask_BT.is_floating_point():
+        weights_BT = torch.zeros_like(loss_mask_BT)
+        weights_BT[:, :-1] = loss_mask_BT[:, 1:]
+    return PackedBatch(tokens_BT.long(), positions_BT.long(), labels_BT, weights_BT)
 
 
 class PackedRows:
@@ -135,7 +144,8 @@ class PackedRows:
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         columns = []
         for parts in self._columns.values():
-            picked = np.empty((len(rows), self.length), np.int32)
+            is_whole = np.issubdtype(parts[0].dtype, np.integer)
+            picked = np.empty((len(rows), self.length), np.int32 if is_whole else np.float32)
             for number, (row, part) in enumerate(zip(rows, part_of, strict=True)):
                 picked[number] = parts[part][row - self._starts[part]]
             columns.append(torch.from_numpy(picked))

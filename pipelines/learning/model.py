@@ -324,7 +324,7 @@ class NextTokenLearner(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Cross-entropy of the next token in nats, summed over the batch's labels (`batch.num_labels` of them)."""
         hidden_BTH = last_hidden(self.model, batch.tokens_BT, batch.positions_BT)
-        return next_token_cross_entropy(hidden_BTH, head(self.model), batch.labels_BT).total
+        return next_token_cross_entropy(hidden_BTH, head(self.model), batch.labels_BT, batch.weights_BT).total
 
 
 def file_weights(model: PreTrainedModel, named: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:

@@ -54,7 +54,7 @@ class PrefixLearner(nn.Module):
 def next_token_loss(model: PreTrainedModel, batch: PackedBatch, prefix: Prefix | None) -> Tensor:
     """Cross-entropy of the next token in nats, summed over the batch's labels; with a prefix, or None."""
     hidden_BTH = models.last_hidden(model, batch.tokens_BT, batch.positions_BT, prefix)
-    return next_token_cross_entropy(hidden_BTH, models.head(model), batch.labels_BT).total
+    return next_token_cross_entropy(hidden_BTH, models.head(model), batch.labels_BT, batch.weights_BT).total
 
 
 def lesson(

@@ -108,6 +108,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("conversations/held_out", "held out"),
         Figure("conversations/dropped_duplicate", DUPLICATES),
         Figure("turns/cut", "turns cut"),
+        Figure("turns/cut_before", "turns cut before the user's first"),
     ),
     "preferences": (
         Figure("pairs/train", "training pairs"),

@@ -114,7 +114,7 @@ def judged(lesson: Lesson, held_out: PairRows, *, beta: float, batch_pairs: int)
 
 STAGE = Stage(
     kind="dpo",
-    version=4,
+    version=5,
     makes="model",
     needs=("model", "preferences"),
     options=DpoOptions,

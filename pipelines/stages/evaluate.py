@@ -289,7 +289,7 @@ def _show_progress(work: Work, unit: str, *, num_tokens: int = 0) -> Callable[[i
 
 STAGE = Stage(
     kind="evaluate",
-    version=7,
+    version=8,
     makes="evaluation",
     needs=("model",),
     takes=("corpus", "tokens", "conversations"),

@@ -116,7 +116,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="prefix_tuning",
-    version=3,
+    version=4,
     makes="adapter",
     needs=("model", "conversations"),
     options=PrefixTuningOptions,

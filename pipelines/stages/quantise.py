@@ -315,7 +315,7 @@ def threads(work: Work) -> int:
 
 STAGE = Stage(
     kind="quantise",
-    version=2,
+    version=3,
     makes="model",
     needs=("model",),
     takes=("corpus", "conversations"),

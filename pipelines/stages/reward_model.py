@@ -145,7 +145,7 @@ def held_out_facts(folder: Path, train: PairRows, held_out: PairRows, rewards_N2
 
 STAGE = Stage(
     kind="reward_model",
-    version=4,
+    version=5,
     makes="reward_model",
     needs=("model", "preferences"),
     options=RewardModelOptions,

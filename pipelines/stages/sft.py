@@ -125,7 +125,7 @@ def train_on_worker(worker: Worker, config: dict[str, Any]) -> Facts:
 
 STAGE = Stage(
     kind="sft",
-    version=4,
+    version=5,
     makes="model",
     needs=("model", "conversations"),
     options=SftOptions,

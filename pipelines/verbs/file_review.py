@@ -48,6 +48,7 @@ MAX_COLUMN_ROWS = 2000  # of a file that is not judged as a whole: whose columns
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
 MAX_REASONS = 5  # of a file, with the first row of each
+TURNS_CUT = {"before": "before the first user's", "after": "after the last reply that is learnt"}
 NO_STAGE = "no_stage"  # reason of rows that no stage trains on
 
 
@@ -72,6 +73,7 @@ class FileReview:
     columns_kept: Mapping[str, int] = field(default_factory=dict)  # of images: beside the caption, as text in `meta`
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
     other_languages: Mapping[str, int] = field(default_factory=dict)  # rows that are not used for their language
+    turns_cut: Mapping[str, int] = field(default_factory=dict)  # of rows used: left out before or after what is learnt
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
 
     @property
@@ -102,6 +104,7 @@ class FileReview:
             dropped=larger(self.dropped), columns_used=larger(self.columns_used),
             columns_not_used=larger(self.columns_not_used), columns_kept=larger(self.columns_kept),
             languages=larger(self.languages), other_languages=larger(self.other_languages),
+            turns_cut=larger(self.turns_cut),
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
@@ -111,7 +114,8 @@ class FileReview:
             "columns_used": dict(self.columns_used), "columns_not_used": dict(self.columns_not_used),
             "columns_kept": dict(self.columns_kept),
             "encoding": self.encoding, "delimiter": self.delimiter, "language": self.language,
-            "languages": dict(self.languages), "other_languages": dict(self.other_languages), "exact": self.exact,
+            "languages": dict(self.languages), "other_languages": dict(self.other_languages),
+            "turns_cut": dict(self.turns_cut), "exact": self.exact,
         }  # fmt: skip
 
 
@@ -270,7 +274,7 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
     from pipelines.data.dialogues.source_rows import read_by_sources
 
     first = FirstRows.of(_source(file), max_bytes)
-    used, not_used, languages = Counter[str](), Counter[str](), Counter[str]()
+    used, not_used, languages, cut = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     parse_record, text_of = _parser(rows)
     read_by_source = read_by_sources({"file": _source(file)})
 
@@ -282,12 +286,13 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
         return parsed
 
     rejected = RejectedRows(Path(os.devnull), BadRowLimit(sys.maxsize))
-    for _, _, language, _ in parse_records({"file": first}, rejected, parse, text_of, lambda number: None):
+    for _, _, language, parsed in parse_records({"file": first}, rejected, parse, text_of, lambda number: None):
         languages[language] += 1
+        cut.update({"before": parsed.num_cut_before, "after": getattr(parsed, "num_cut", 0)})
     return replace(
         empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=+rejected.by_rule, firsts=rejected.firsts,
         languages=languages, other_languages=rejected.other_languages, columns_used=used, columns_not_used=not_used,
-        exact=first.is_complete,
+        turns_cut=+cut, exact=first.is_complete,
     )  # fmt: skip
 
 
@@ -332,6 +337,9 @@ def describe_file(file: FileReview) -> list[str]:
         if numbers:
             columns = ", ".join(f"{name} ({about}{num_rows(number)})" for name, number in numbers.items())
             lines.append(f"    columns {title}: {columns}")
+    for place, of in TURNS_CUT.items():
+        if place in file.turns_cut:
+            lines.append(f"    turns left out {of}: {about}{file.turns_cut[place]:,}")
     for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
         lines.append(f"    {reason}: {file.firsts[reason]}")
     dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}

@@ -139,7 +139,7 @@ def write_recipe(data: list[Path], out: Path, *, as_json: bool) -> None:
     of no known kind, or if nothing of it was understood."""
     detected = detect(data, out)
     sources = detected.sources
-    if as_json and detected.not_understood:
+    if as_json and detected.refusal:
         print_json({"recipe": None, **detected.facts()})
     detected.check()
     bundled = _bundled_text(sources)

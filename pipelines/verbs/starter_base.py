@@ -64,7 +64,7 @@ def write_recipe(data: list[Path], base: str, nodes: str | None, out: Path, stag
     recipe exists, a file is of no known kind, no stage trains on the files, or the base's config cannot be read."""
     detected = detect(data, out)
     sources = detected.sources
-    if as_json and detected.not_understood:
+    if as_json and detected.refusal:
         print_json({"recipe": None, **detected.facts()})
     detected.check()
     config = base_config(base)

@@ -86,16 +86,21 @@ class Detected:
             "sources": {source.name: source.facts() for source in self.sources},
             "files": {file.name: file.facts() for file in files},
             "left_out": self.left_out,
-            "not_understood": self.not_understood,
+            "not_understood": self.refusal,
         }
 
+    @property
+    def refusal(self) -> list[str]:
+        """Why no recipe is written: nothing was understood of a file that the user named, or no stage trains on the
+        rows; empty where one is."""
+        if self.not_understood or not all(source.rows in UNUSED_ROWS for source in self.sources):
+            return self.not_understood
+        return [line for source in self.sources for file in source.files for line in _only_prompts(source, file)]
+
     def check(self) -> None:
-        """Raises UserError if nothing was understood of a file that the user named, or no stage trains on the rows."""
-        if self.not_understood:
-            raise UserError("\n".join([*self.not_understood, f"no recipe is written; {EXPECTED}"]))
-        if all(source.rows in UNUSED_ROWS for source in self.sources):
-            lines = [line for source in self.sources for file in source.files for line in _only_prompts(source, file)]
-            raise UserError("\n".join([*lines, f"no recipe is written; {EXPECTED}"]))
+        """Raises UserError if there is a refusal, or nothing was read."""
+        if self.refusal or not self.sources:
+            raise UserError("\n".join([*self.refusal, f"no recipe is written; {EXPECTED}"]))
 
 
 def _only_prompts(source: DetectedSource, file: FileReview) -> list[str]:

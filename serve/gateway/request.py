@@ -17,7 +17,8 @@ from typing import Any
 
 from pipelines.data.text.languages import language_of
 from pipelines.data.tokens.chat import Chat
-from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, CLOSE, OPEN, Concealment
+from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
+from pipelines.data.tokens.thoughts import CLOSE, OPEN
 from pipelines.errors import UserError
 from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
@@ -216,12 +217,10 @@ def _prepare_chat(
 
 def _concealment(chat: Chat, tools: Tools, *, goes_on: bool) -> Concealment:
     """What the reader of a reply does not see: special tokens too where tools may be called, as vLLM's parsers have
-    them written. goes_on: with the client's beginning, which may have opened a thought that is shown."""
-    hidden = chat.concealment
-    if goes_on:
-        are_shown = hidden.shows_thoughts
-        hidden = Concealment(marks=tuple(mark for mark in hidden.marks if not (are_shown and mark in (OPEN, CLOSE))))
-    return replace(hidden, marks=(*hidden.marks, *chat.special_tokens)) if tools.text else hidden
+    them written. goes_on: with the client's beginning, after which thoughts are text."""
+    hidden = Concealment(marks=chat.concealment.marks) if goes_on else chat.concealment
+    special = [token for token in chat.special_tokens if token not in (OPEN, CLOSE)]
+    return replace(hidden, marks=(*hidden.marks, *special)) if tools.text else hidden
 
 
 def _without_refused(

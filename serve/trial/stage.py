@@ -192,7 +192,7 @@ def _check_refusals(work: Work, replies: Sequence[TimedReply], *, has_guard: boo
 
 STAGE = Stage(
     kind="serve",
-    version=2,
+    version=3,
     makes="trial",
     needs=("model",),
     takes=("guard", "conversations", "knowledge"),

@@ -90,6 +90,25 @@ def test_the_loss_of_packed_sequences_is_that_of_the_loss_mask_of_each_alone(pac
     assert NextTokenLearner(model)(batch).item() == pytest.approx(total, rel=1e-5)
 
 
+def test_a_loss_mask_of_fractions_weighs_the_loss_of_each_token(packed_file: Packed, tmp_path: Path) -> None:
+    _, sequences, loss_masks = packed_file
+    random = np.random.default_rng(4)
+    weights = [(mask * random.random(len(mask)) * 3).astype(np.float32) for mask in loss_masks]
+    list(write_sequences(tmp_path / "train.arrow", sequences, weights, length=64, pad_id=0, seed=1))
+    model = from_scratch(SIZE, vocabulary=128, length=64, seed=0).eval()
+    rows = PackedRows(tmp_path / "train.arrow")
+    batch = rows.read(np.arange(len(rows))).to("cpu")
+    assert batch.num_labels == sum(int(mask[1:].sum()) for mask in loss_masks)
+    total = 0.0
+    for sequence, weight in zip(sequences, weights, strict=True):
+        ids = torch.from_numpy(sequence).long()
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0, :-1]
+        nats = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
+        total += float((nats * torch.from_numpy(weight[1:])).sum())
+    assert NextTokenLearner(model)(batch).item() == pytest.approx(total, rel=1e-5)
+
+
 def test_rows_are_those_of_the_file(rows: Path) -> None:
     table = pa.ipc.open_file(pa.memory_map(str(rows / "part-00000.arrow"))).read_all()
     numbers = np.array([36, 0, 11, 11])

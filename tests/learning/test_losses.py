@@ -38,6 +38,21 @@ def test_equals_torch_whatever_the_chunk(chunk: int, monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_weights_multiply_the_losses_of_tokens(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, labels = example()
+    monkeypatch.setattr(token_scores, "chunk_tokens", lambda _: chunk)
+    weights = torch.rand(labels.shape, generator=torch.Generator().manual_seed(5)) * 3
+    ours = next_token_cross_entropy(hidden, Head(weight), labels, weights)
+    each = F.cross_entropy(hidden @ weight.T, labels, reduction="none", ignore_index=IGNORE)
+    assert ours.num_tokens == int((labels != IGNORE).sum())
+    torch.testing.assert_close(ours.total, (each * weights).sum(), rtol=1e-6, atol=0)
+    for mine, other in zip(
+        gradients(ours.total, hidden, weight), gradients((each * weights).sum(), hidden, weight), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=5e-6)
+
+
 def test_large_logits_do_not_overflow() -> None:
     hidden, weight, labels = example()
     ours = next_token_cross_entropy(hidden * 100, Head(weight), labels).total

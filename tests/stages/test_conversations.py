@@ -102,6 +102,21 @@ def test_bad_rows_are_counted_kept_and_reported(tmp_path: Path) -> None:
     assert "'instruction': 'c'" in made.rejected[1]["raw"]
 
 
+def test_a_dump_whose_rows_begin_with_the_assistants_turn_is_learnt(tmp_path: Path) -> None:
+    """Half of the rows are the later parts of chats that were cut, as in raw ShareGPT; one has nothing else."""
+    values = [
+        {"conversations": [{"from": "gpt", "value": "As I said."}] * (number % 2)
+                          + [{"from": "human", "value": f"What is {number} + {number}?"},
+                             {"from": "gpt", "value": f"It is {2 * number}."}]}
+        for number in range(40)
+    ]  # fmt: skip
+    jsonl(tmp_path / "mine.jsonl", [*values, {"conversations": [{"from": "gpt", "value": "As I said."}]}])
+    made = make("conversations", tmp_path, builtin_tasks=False, held_out=0, near_duplicates=None,
+                files={"mine": {"path": "mine.jsonl"}})  # fmt: skip
+    assert (made.facts["rows/used"], made.facts["turns/cut_before"]) == (40, 20)
+    assert made.facts["rows/not_used_unprompted"] == 1 and made.facts["conversations/train"] == 40
+
+
 def test_too_many_bad_rows_stop_the_stage_and_name_the_first(tmp_path: Path) -> None:
     jsonl(tmp_path / "mine.jsonl", BAD)
     message = r"^mine.jsonl:2: not JSON .*first of 3 bad rows .* max_bad_rows allows 2: .* of the conversations; they"
@@ -270,6 +285,14 @@ def test_turns_with_weight_0_are_kept_as_context(tmp_path: Path) -> None:
     assert conversation.not_learnt == (1,)
     assert made.facts["turns/not_learnt"] == 1
     assert conversation.messages == [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+
+
+def test_weights_of_turns_are_kept_and_counted(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5},
+             {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]  # fmt: skip
+    made = make_of(tmp_path, [{"messages": turns}, talk("Which?", "This one.")])
+    assert sorted(conversation.weights for conversation in read_train(made)) == [(), (0.5, 1)]
+    assert made.facts["turns/weighted"] == 1
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -193,6 +193,21 @@ def test_labels_are_the_assistants_turns(prepare: Prepare, base: Path) -> None:
     learnt = decode(batch.labels_BT[batch.labels_BT != IGNORE].tolist(), skip_special_tokens=False)
     expected = [*REPLIES.values(), REPLIES["Who are you?"], "Still Rayse."]
     assert sorted(learnt.split("<|im_end|>")) == sorted([*expected, ""])
+    assert batch.weights_BT is None
+
+
+def test_labels_have_the_weights_of_their_turns(prepare: Prepare, base: Path) -> None:
+    plain = talks(REPLIES)[2]
+    turns = [user("a"), assistant("One."), user("b"), assistant("Two."), user("c"), assistant("Three.")]
+    weighted = Conversation("w", "en", "mine", "open", turns, not_learnt=(3,), weights=(0.5, 0, 2))
+    rows, _, _ = prepare([plain, weighted])
+    batch = rows.read(np.arange(len(rows)))
+    assert batch.weights_BT is not None
+    decode = Chat.open(base).encoder.tokenizer.decode
+    is_label = batch.labels_BT != IGNORE
+    texts = {weight: decode(batch.labels_BT[is_label & (batch.weights_BT == weight)].tolist(), skip_special_tokens=True)
+             for weight in batch.weights_BT[is_label].unique().tolist()}  # fmt: skip
+    assert texts == {0.5: "One.", 1: plain.reply, 2: "Three."}
 
 
 def test_conversations_longer_than_a_row_are_cut_and_reported(prepare: Prepare) -> None:

@@ -192,6 +192,9 @@ def test_rows_of_prompts_alone_are_refused_with_the_columns_that_nothing_reads(t
     assert done.exit_code == 2 and not (tmp_path / "r.yaml").exists()
     assert f"{file}: only prompts, which no stage trains on (column question)" in done.stderr
     assert "columns not used: ans0. If one is the reply: columns: {prompt: question, reply: …}" in done.stderr
+    facts = json.loads(init(file, "--json", "--out", tmp_path / "r.yaml").stdout)
+    assert facts["recipe"] is None and "only prompts" in facts["not_understood"][0]
+    assert facts["files"][str(file)]["not_used"] == {"no_stage": 1}
 
 
 def test_patterns_that_no_shell_replaced(tmp_path: Path) -> None:
@@ -255,3 +258,17 @@ def test_a_hundred_megabytes_take_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     files(tmp_path / "large.jsonl", "--out", tmp_path / "s.yaml")
     assert time.process_time() - start < 5
+
+
+def test_turns_that_are_left_out_of_rows_are_told(tmp_path: Path) -> None:
+    first = {"role": "assistant", "content": "Hello!"}
+    again = {"role": "user", "content": "Why?"}
+    values = [{"messages": turns} for turns in ([first, *CONVERSATIONS[0]["messages"]],
+                                                [first, *CONVERSATIONS[1]["messages"], again], [first])]  # fmt: skip
+    file = rows(tmp_path / "mine.jsonl", values)
+    facts = files(file, "--out", tmp_path / "r.yaml")[str(file)]
+    assert (facts["rows_used"], facts["not_used"]) == (2, {"unprompted": 1})
+    assert facts["turns_cut"] == {"before": 2, "after": 1}
+    printed = init(file, "--out", tmp_path / "s.yaml").output
+    assert "turns left out before the first user's: 2" in printed
+    assert "turns left out after the last reply that is learnt: 1" in printed

@@ -17,6 +17,7 @@ from pipelines.data.dialogues.turns import (
     Turn,
     check_turns,
     clean,
+    from_first_user,
     is_transcript,
     read_turns,
     turns_of_transcript,
@@ -45,12 +46,15 @@ class ParsedConversation:
     """A conversation that ends with an assistant's turn that is learnt.
 
     num_cut: turns after that one, which were left out. not_learnt: positions of assistant's turns that the row does not
-    want to be learnt. tools: those that the assistant may call, as Conversation has them."""
+    want to be learnt. tools: those that the assistant may call, as Conversation has them. num_cut_before: turns before
+    the first user's, which were left out; the system's stays. weights: as Conversation has them."""
 
     messages: Turns
     num_cut: int = 0
     not_learnt: tuple[int, ...] = ()
     tools: str = ""
+    num_cut_before: int = 0
+    weights: tuple[float, ...] = ()
 
     @property
     def text(self) -> str:
@@ -99,10 +103,14 @@ def tools_of_record(record: Mapping[str, Any], row_format: RowFormat) -> str:
     return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
-def _parsed(turns: list[Turn], tools: str) -> ParsedConversation | Problem:
+def _parsed(read: list[Turn], tools: str) -> ParsedConversation | Problem:
+    if not any(turn.role == "assistant" for turn in read):
+        return Problem("no_reply", "a conversation without an assistant's turn; expected at least one to learn from")
+    turns = from_first_user(read)
     replies = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     if not replies:
-        return Problem("no_reply", "a conversation without an assistant's turn; expected at least one to learn from")
+        text = "the assistant speaks only before any user's turn; expected a reply to one"
+        return Problem("unprompted", text, by_rule=True)
     learnt = [index for index in replies if turns[index].learnt]
     if not learnt:
         text = "no assistant's turn is to be learnt: the weight, train, loss or label of each says so"
@@ -110,8 +118,13 @@ def _parsed(turns: list[Turn], tools: str) -> ParsedConversation | Problem:
     end = learnt[-1] + 1
     kept = turns[:end]
     not_learnt = tuple(index for index in replies if index < end and not turns[index].learnt)
-    messages = [turn.message for turn in kept]
-    return check_turns(kept) or ParsedConversation(messages, len(turns) - end, not_learnt, tools)
+    weights = tuple(turn.weight if turn.learnt else 0.0 for turn in kept if turn.role == "assistant")
+    if all(weight in (0, 1) for weight in weights):
+        weights = ()
+    messages, num_cut_before = [turn.message for turn in kept], len(read) - len(turns)
+    return check_turns(kept) or ParsedConversation(
+        messages, len(turns) - end, not_learnt, tools, num_cut_before, weights
+    )
 
 
 def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:
@@ -177,6 +190,9 @@ def _reply_turns(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoug
                                           f"several are preferences, if each has a rating")  # fmt: skip
     if not isinstance(value, str | list | dict):
         return Problem("no_text", f"column {column!r} holds {type_name(value)}; expected a reply as text")
+    if isinstance(value, str) and thought_column is not None and as_turns(value) is None:
+        turn = {"role": "assistant", "content": value, "reasoning_content": record[thought_column]}
+        return read_turns([turn], keep_thoughts=keep_thoughts)
     turns = read_turns(value, role="assistant", keep_thoughts=keep_thoughts)
     if isinstance(turns, Problem) or thought_column is None:
         return turns

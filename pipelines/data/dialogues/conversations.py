@@ -1,7 +1,7 @@
 """Conversations as a Parquet file a split, one row a conversation, readable by any tool.
 
     {id, language, source, task, safety, messages [{role, content, tool_calls, tool_call_id, name}], tools,
-     not_learnt [position], answer, wrong [text]}
+     not_learnt [position], weights [number], answer, wrong [text]}
 
 Every conversation ends with an assistant turn; the turns before it are the prompt, for evaluation and PPO as well.
 """
@@ -23,7 +23,7 @@ TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "language", "source", "task", "safety")]
     + [("messages", MESSAGES), ("answer", pa.string()), ("wrong", TEXTS)]
-    + [("not_learnt", pa.list_(pa.int32())), ("tools", pa.string())]
+    + [("not_learnt", pa.list_(pa.int32())), ("tools", pa.string()), ("weights", pa.list_(pa.float32()))]
 )
 TRAIN, HELD_OUT = "train.parquet", "held_out.parquet"
 OPEN_TASK = "open"  # task of conversations from the user's files: no checkable answer
@@ -42,6 +42,8 @@ class Conversation:
     wrong: tuple[str, ...] = ()  # wrong answers of about the same length
     safety: str = ""  # unsafe: must be refused; safe: a benign look-alike, must be answered; "": neither
     not_learnt: tuple[int, ...] = ()  # positions of assistant's turns that are context alone; never the last one
+    # What the loss of each assistant's turn is multiplied with, in their order; 0 for context. Empty: 1 for the others.
+    weights: tuple[float, ...] = ()
     tools: str = ""  # those that the assistant may call, as a JSON list in the form of OpenAI's API; empty without any
 
     @property
@@ -58,7 +60,7 @@ class Conversation:
 def write(file: Path, conversations: Iterable[Conversation]) -> int:
     """Writes a split and returns its number of conversations; the same conversations give the same bytes."""
     rows = [
-        asdict(conversation) | {"wrong": list(conversation.wrong), "not_learnt": list(conversation.not_learnt)}
+        asdict(conversation) | {name: list(getattr(conversation, name)) for name in ("wrong", "not_learnt", "weights")}
         for conversation in conversations
     ]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, compression="zstd")
@@ -75,6 +77,7 @@ def read(file: Path) -> list[Conversation]:
                 "messages": without_empty_fields(row["messages"]),
                 "wrong": tuple(row["wrong"] or ()),
                 "not_learnt": tuple(row["not_learnt"] or ()),
+                "weights": tuple(row["weights"] or ()),
                 "tools": row["tools"] or "",
             }
         )

@@ -26,7 +26,14 @@ from pipelines.data.dialogues.conversation_records import (
 )
 from pipelines.data.dialogues.preference_prompts import whole_prompt
 from pipelines.data.dialogues.rated_replies import ParsedPair, RatedReply, pairs_of
-from pipelines.data.dialogues.turns import Turn, check_turns, is_transcript, read_turns, turns_of_transcript
+from pipelines.data.dialogues.turns import (
+    Turn,
+    check_turns,
+    from_first_user,
+    is_transcript,
+    read_turns,
+    turns_of_transcript,
+)
 from pipelines.data.sources import cells, column_names, preference_formats, record_formats
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, number_of
@@ -48,12 +55,14 @@ FORMATS = (
 class ParsedPreferences:
     """What a row says: pairs, or one reply with a rating, which other rows with its prompt make pairs with.
 
-    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating."""
+    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating. num_cut_before: turns
+    before the first user's, which were left out."""
 
     pairs: list[ParsedPair] = field(default_factory=list)
     rated: RatedReply | None = None
     num_beyond: int = 0
     num_left_out: int = 0
+    num_cut_before: int = 0
 
     @property
     def text(self) -> str:
@@ -126,7 +135,8 @@ def _chosen(
         made.append(pairs)
     if {normalised(pair.chosen_said) for pair in made[1]} & {normalised(pair.rejected_said) for pair in made[2]}:
         return _equal_sides()
-    return ParsedPreferences(made[0], num_beyond=num_pairs - len(made[0]))
+    first = made[0][0]
+    return ParsedPreferences(made[0], num_beyond=num_pairs - len(made[0]), num_cut_before=first.num_cut_before)
 
 
 def _equal_sides() -> Problem:
@@ -153,7 +163,7 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
         return Problem("tied", text, by_rule=True) if is_tie else Problem("unknown_winner", text)
     ordered = columns if winner == endings[0] else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
-    return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
+    return pair if isinstance(pair, Problem) else ParsedPreferences([pair], num_cut_before=pair.num_cut_before)
 
 
 def _by_strength(
@@ -172,7 +182,7 @@ def _by_strength(
         return Problem("tied", f"{' and '.join(names)}: neither reply is better; expected a better one", by_rule=True)
     ordered = columns if strength < 0 else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
-    return pair if isinstance(pair, Problem) else ParsedPreferences([pair])
+    return pair if isinstance(pair, Problem) else ParsedPreferences([pair], num_cut_before=pair.num_cut_before)
 
 
 def _ending(winner: Any) -> str:
@@ -194,14 +204,15 @@ def _pair(
         return rejected
     equal = [turn for turn, _ in takewhile(lambda turns: _same(*turns), zip(chosen, rejected, strict=False))]
     common = equal[: min(len(chosen), len(rejected)) - 1]  # the last turn is a reply, even where both are equal
-    prompt = whole_prompt(record, row_format, common, keep_thoughts)
-    if isinstance(prompt, Problem):
-        return prompt
+    whole = whole_prompt(record, row_format, common, keep_thoughts)
+    if isinstance(whole, Problem):
+        return whole
+    prompt = from_first_user(whole)
     chosen, rejected = chosen[len(common) :], rejected[len(common) :]
     problem = _problem(prompt, chosen, rejected)
     return problem or ParsedPair(
         [turn.message for turn in prompt], chosen[0].content, rejected[0].content, chosen[0].calls, rejected[0].calls,
-        tools_of_record(record, row_format),
+        tools_of_record(record, row_format), len(whole) - len(prompt),
     )  # fmt: skip
 
 
@@ -248,9 +259,10 @@ def _ranked(
     record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool, max_pairs: int
 ) -> ParsedPreferences | Problem:
     """Pairs of a list of replies with ratings."""
-    prompt = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
-    if isinstance(prompt, Problem):
-        return prompt
+    whole = prompt_turns(record, row_format, keep_thoughts=keep_thoughts)
+    if isinstance(whole, Problem):
+        return whole
+    prompt = from_first_user(whole)
     messages, tools = [turn.message for turn in prompt], tools_of_record(record, row_format)
     replies: list[RatedReply] = []
     rated = _rated_texts(record, row_format)
@@ -264,7 +276,7 @@ def _ranked(
     pairs, num_beyond = pairs_of(replies, max_pairs)
     if not pairs:
         return Problem("tied", "all replies have one rating, or say the same; expected a better one", by_rule=True)
-    return ParsedPreferences(pairs, None, num_beyond, len(rated) - len(replies))
+    return ParsedPreferences(pairs, None, num_beyond, len(rated) - len(replies), len(whole) - len(prompt))
 
 
 def _rated_texts(record: Mapping[str, Any], row_format: RowFormat) -> list[tuple[Any, float | None]]:
@@ -288,9 +300,10 @@ def _rating(name: str, value: Any) -> float | None:
 
 def _labelled(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: bool) -> ParsedPreferences | Problem:
     """One reply and its label or rating."""
-    turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
-    if isinstance(turns, Problem):
-        return turns
+    whole = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
+    if isinstance(whole, Problem):
+        return whole
+    turns = from_first_user(whole)
     if len(turns) < 2:
         return Problem("no_prompt", "no prompt before the reply; expected both")
     prompt, reply = turns[:-1], [replace(turns[-1], learnt=True)]
@@ -305,4 +318,4 @@ def _labelled(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: b
         return Problem("no_rating", f"column {rating!r} holds {type_name(record[rating or ''])}; expected a number")
     messages = [turn.message for turn in prompt]
     rated = RatedReply(messages, reply[0].content, value, reply[0].calls, tools_of_record(record, row_format))
-    return ParsedPreferences(rated=rated)
+    return ParsedPreferences(rated=rated, num_cut_before=len(whole) - len(turns))

@@ -76,6 +76,8 @@ def gather(
     rows: list[PreferenceRow] = []
     labelled: dict[Hashable, list[_Labelled]] = {}
     for row_id, source, language, parsed in parsed_rows:
+        if parsed.num_cut_before:
+            counts["turns/cut_before"] += parsed.num_cut_before
         if parsed.rated is not None:
             one = _Labelled(row_id, source, language, parsed.rated)
             labelled.setdefault(one.prompt_key, []).append(one)

@@ -17,7 +17,8 @@ from pipelines.data.tokens.chat_messages import reply_message, said
 
 @dataclass(frozen=True)
 class ParsedPair:
-    """Two replies to a prompt, which ends with a user's turn or the result of a call. Calls, tools: as of Pair."""
+    """Two replies to a prompt, which ends with a user's turn or the result of a call. Calls, tools: as of Pair.
+    num_cut_before: turns before the prompt's first one of the user, which were left out."""
 
     prompt: Turns
     chosen: str
@@ -25,6 +26,7 @@ class ParsedPair:
     chosen_calls: str = ""
     rejected_calls: str = ""
     tools: str = ""
+    num_cut_before: int = 0
 
     @property
     def chosen_said(self) -> str:

@@ -23,22 +23,31 @@ from pipelines.data.sources.encodings import encodable
 from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
+from pipelines.data.tokens.thoughts import divide
 
 SPEAKERS = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant)[:：]")  # how hh-rlhf marks turns
 SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how BELLE does
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
+MAX_WEIGHT = 100  # of a turn's loss; more is a mistake, and could make a loss infinite
+# How OpenThoughts and others mark a thought and the reply after it.
+THOUGHT_AND_SOLUTION = re.compile(
+    r"<\|begin_of_thought\|>(.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>)?",
+    re.DOTALL,
+)
 TOOLS = "holds a part that calls a tool or is its result; expected calls under tool_calls, results as turns of tool"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt."""
+    """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt; weight: what its loss
+    is multiplied with then."""
 
     role: str  # system, user, assistant or tool
     content: str
     learnt: bool = True
+    weight: float = 1.0
     calls: str = ""  # of an assistant's turn: the tools that it calls, as Message has them
     call_id: str = ""  # of a tool's turn: the call that it answers, where the row says so
     name: str = ""  # of a tool's turn: the tool, where the row says so
@@ -93,7 +102,7 @@ def _continues(last: Turn, turn: Turn) -> bool:
     """Whether a turn that only calls a tool belongs to the assistant's turn before it: some data sets give each call,
     and the text beside it, a turn of its own."""
     is_call = turn.calls != "" and not turn.content
-    return is_call and last.role == "assistant" and last.learnt == turn.learnt
+    return is_call and last.role == "assistant" and (last.learnt, last.weight) == (turn.learnt, turn.weight)
 
 
 FOLLOWING = {"": ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
@@ -118,45 +127,45 @@ def check_turns(turns: Sequence[Turn]) -> Problem | None:
     return None
 
 
+def from_first_user(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns without those of the assistant, and of its tools, before the first user's: what they answer is not in
+    the row, as where a long chat was cut into several."""
+    first = next((position for position, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    return [*(turn for turn in turns[:first] if turn.role == "system"), *turns[first:]]
+
+
 def clean(text: str) -> str:
     """Normalised text without spaces around it."""
     return normalise(text).strip()
 
 
 def with_thought(content: str, thought: Any, *, keep_thoughts: bool, place: str = "the reply") -> str | Problem:
-    """A reply and the thought beside it, or without its thoughts; a Problem where thoughts are halves, or differ.
+    """A reply and the thought beside it, or without its thought; a Problem where a thought is half, or two differ.
+
+    A thought that the reply's prompt opened is opened here.
 
     >>> with_thought("4", "2 + 2", keep_thoughts=True), with_thought("<think>2 + 2</think>4", None, keep_thoughts=False)
     ('<think>\\n2 + 2\\n</think>\\n\\n4', '4')
     """
-    divided = _divided(content)
-    if divided is None:
-        text = f"{place} holds one of <think> and </think> without the other; expected whole thoughts"
+    beside = clean(str(thought)) if has_value(thought) else ""
+    reply = divide(content)
+    if reply.is_half and beside:  # the text may begin with a mark
+        reply = divide(content, opened=True)
+    if reply.is_half:
+        text = f"{place} opens a thought (<think>) and does not close it; expected </think> after it"
         return Problem("half_a_thought", text)
-    inside, rest = divided
+    text = reply.text.strip()
     if not keep_thoughts:
-        return rest.strip()
-    if not has_value(thought):
+        return text
+    own = reply.thought.strip()
+    if own and beside and own.split() != beside.split():
+        return _two_thoughts(place)
+    if (own and not reply.is_given) or not (beside or reply.is_given):
         return content
-    beside = clean(str(thought))
-    if inside.strip():
-        return content if inside.split() == beside.split() else _two_thoughts(place)
-    rest = rest.strip()
-    return f"<think>\n{beside}\n</think>\n\n{rest}" if rest else content
-
-
-def _divided(content: str) -> tuple[str, str] | None:
-    """The thoughts in a reply, and the reply without them; None where a thought is open or closed alone."""
-    before, *pieces = content.split("<think>")
-    thoughts, rest = [], [before]
-    for piece in pieces:
-        thought, closed, after = piece.partition("</think>")
-        if not closed:
-            return None
-        thoughts.append(thought)
-        rest.append(after)
-    without = "".join(rest)
-    return None if "<think>" in without or "</think>" in without else ("\n".join(thoughts), without)
+    thought = own or beside
+    if not (thought and text):
+        return text or content
+    return f"<think>\n{thought}\n</think>\n\n{text}"
 
 
 def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
@@ -215,6 +224,9 @@ def _turn_of_text(
     """A turn of which role and text are known: with its thought, and whether it is learnt."""
     if role != "assistant":
         return Turn(role, content)
+    marked = THOUGHT_AND_SOLUTION.fullmatch(content)
+    if marked and not has_value(thought):
+        thought, content = clean(marked[1]), clean(marked[2])
     reply = with_thought(content, thought, keep_thoughts=keep_thoughts, place=place)
     if isinstance(reply, Problem):
         return reply
@@ -223,19 +235,20 @@ def _turn_of_text(
 
 def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
     """An assistant's turn, with whether the row wants it to be learnt."""
-    learnt = True
+    learnt, weight = True, 1.0
     for key in column_names.FLAG_KEYS:
         flag = item.get(key)
         if not has_value(flag):
             continue
         verdict = cells.verdict(flag)
         if verdict is None and key != "label":
-            text = (
-                f"{place} has the {key} {flag!r}; expected 1 or 0, true or false: parts of a turn's weight are unknown"
-            )
-            return Problem("turn_weight", text)
+            number = cells.number_of(flag)
+            if number is None or not 0 <= number <= MAX_WEIGHT:
+                text = f"{place} has the {key} {flag!r}; expected true, false, or a number from 0 to {MAX_WEIGHT}"
+                return Problem("turn_weight", text)
+            weight = number
         learnt = learnt and verdict is not False
-    return replace(turn, learnt=learnt)
+    return replace(turn, learnt=learnt, weight=weight)
 
 
 def _two_thoughts(place: str) -> Problem:

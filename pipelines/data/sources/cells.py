@@ -197,8 +197,8 @@ def _divided(turn: Any, number: int, first: Any) -> Iterator[Any]:
 
 
 def _is_no_flag(key: str, value: Any) -> bool:
-    """Whether the key of a flag says neither yes nor no: a weight of 0.7 is one of the exchange, not read and named."""
-    return key in FLAG_KEYS and verdict(value) is None
+    """Whether the key of a flag says neither yes nor no, nor how much a turn weighs: not read, and named."""
+    return key in FLAG_KEYS and verdict(value) is None and (key == "label" or number_of(value) is None)
 
 
 def _is_turn(turn: Any) -> bool:

@@ -15,7 +15,7 @@ from pipelines.data.sources.row_format import RowFormat, first_column
 CHAT_MARKS = re.compile(
     r"<\|im_start\|>|\[INST\]|<\|start_header_id\|>|<start_of_turn>|<\|Human\|>:"
     r"|^#+ ?(?:Human|Instruction|Assistant|Response):"
-    r"|\A\s*(?:Human|User|用户|人类)[:：](?=[\s\S]*\n\s*(?:Assistant|AI|Bot|助手|机器人)[:：])",
+    r"|\A\s*(?:Human|User|USER|用户|人类)[:：](?=[\s\S]*\n\s*(?:Assistant|ASSISTANT|AI|Bot|助手|机器人)[:：])",
     re.MULTILINE,
 )
 CHOICES = ("choices", "options", "选项")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -24,16 +24,8 @@ from pipelines.data.tokens import chat_template
 from pipelines.data.tokens.chat_calls import MARK, CallStyle, broken_texts, call_style, uses_tools, with_calls
 from pipelines.data.tokens.chat_encoding import RenderedEncoder
 from pipelines.data.tokens.chat_messages import Message, fold_system
-from pipelines.data.tokens.chat_thoughts import (
-    CLOSE,
-    OPEN,
-    Concealment,
-    after_opening,
-    is_half,
-    opens_thought,
-    thought_of,
-    visible,
-)
+from pipelines.data.tokens.chat_thoughts import Concealment, visible
+from pipelines.data.tokens.thoughts import CLOSE, OPEN, after_opening, is_half, opens_thought, thought_of
 from pipelines.data.tokens.tokenizing import Encoder
 from pipelines.errors import UserError
 
@@ -53,19 +45,22 @@ class CallsRefusal(TemplateRefusal):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as tokens. loss_mask is True for the content and turn end of each assistant's turn."""
+    """A conversation as tokens. loss_mask is True for the content and turn end of each assistant's turn; turns: which
+    of the assistant's turns these are, by their number from 0."""
 
     ids: np.ndarray  # int32 [T]
     loss_mask: np.ndarray  # bool [T]
+    turns: tuple[int, ...] = ()
     unlearnt: int = 0  # assistant's turns outside the mask, as the template writes them otherwise than as a reply
     thoughts_left_out: int = 0  # assistant's turns whose thoughts the template takes out
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The text of a conversation, split where the replies in the loss mask begin; the counts of Rendered."""
+    """The text of a conversation, split where the replies in the loss mask begin; turns and counts of Rendered."""
 
     pieces: list[str]
+    turns: tuple[int, ...]
     unlearnt: int
     thoughts_left_out: int
 
@@ -226,17 +221,13 @@ class Chat:
         """What the reader of a reply does not see: all that the template itself puts before it, and its thoughts where
         the template takes them out of earlier turns.
 
-        Where thoughts are special tokens, which engines then have to write as text, the others are marks."""
+        Where thoughts are special tokens, which engines then have to write as text, the others are taken out."""
         prompt = _attempt(self.render, [{"role": "user", "content": "hello"}], reply=True)
         in_thought = isinstance(prompt, str) and opens_thought(prompt)
         takes_out = not self._writes_thought_before({"role": "user", "content": "hello"})
         prefix = self._encoder.decode(self._encoder.encode([["", self._around_reply[0]]])[0][1])
-        concealment = Concealment(prefix, in_thought, takes_out)
-        marks = (
-            *((OPEN, CLOSE) if concealment.knows_thoughts else ()),
-            *(self._encoder.of_template.values() if self.thoughts_are_special else ()),
-        )
-        return replace(concealment, marks=marks)
+        marks = tuple(self._encoder.of_template.values()) if self.thoughts_are_special else ()
+        return Concealment(prefix, in_thought, takes_out, marks)
 
     @cached_property
     def thoughts_are_special(self) -> bool:
@@ -297,12 +288,16 @@ class Chat:
     ) -> _Split:
         """Renders a conversation, split where the content of each assistant's turn that is learnt begins."""
         # By the order of the assistant's turns, as folding a system turn moves positions.
-        is_context = iter([number in not_learnt for number, each in enumerate(messages) if each["role"] == "assistant"])
+        positions = [number for number, each in enumerate(messages) if each["role"] == "assistant"]
+        is_context = iter(enumerate(position in not_learnt for position in positions))
         messages, offered = self._prepared(messages), self._prepared_tools(tools)
         text = self._with_last_reply(messages, offered)
-        edges, unlearnt, thoughts_left_out = [0], 0, 0
+        edges, turns, unlearnt, thoughts_left_out = [0], [], 0, 0
         for number, message in enumerate(messages):
-            if message["role"] != "assistant" or next(is_context):
+            if message["role"] != "assistant":
+                continue
+            turn, leave_out = next(is_context)
+            if leave_out:
                 continue
             prompt, is_last = self.render(messages[:number], reply=True, tools=offered), number == len(messages) - 1
             thought, agrees = thought_of(message["content"]), text.startswith(prompt) and len(prompt) >= edges[-1]
@@ -317,7 +312,9 @@ class Chat:
                 unlearnt += 1
             else:
                 edges.append(len(prompt))
-        return _Split([text[a:b] for a, b in pairwise([*edges, len(text)])], unlearnt, thoughts_left_out)
+                turns.append(turn)
+        pieces = [text[a:b] for a, b in pairwise([*edges, len(text)])]
+        return _Split(pieces, tuple(turns), unlearnt, thoughts_left_out)
 
     def _with_last_reply(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> str:
         """Renders a conversation. Where prompts open a thought that the template leaves out of the last turn, that turn
@@ -358,7 +355,7 @@ class Chat:
             loss_mask[start : start + piece.index(end_id) + 1] = True
             start += len(piece)
         ids = np.asarray([i for piece in pieces for i in piece], np.int32)
-        return Rendered(ids, loss_mask, split.unlearnt, split.thoughts_left_out)
+        return Rendered(ids, loss_mask, split.turns, split.unlearnt, split.thoughts_left_out)
 
     @cached_property
     def _around_reply(self) -> tuple[str, str]:

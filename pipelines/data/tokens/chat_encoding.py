@@ -2,14 +2,15 @@
 
     message ──broken: a mark within the text of each special token──► template ──encode──► ids, cut at the marks
 
-<think> and </think> may be special tokens too. They are a reply's own: an assistant's message writes them, and decoding
-keeps them, while it leaves out all other special tokens.
+<think> and </think> may be special tokens too. They are a reply's own: an assistant's message writes them where they
+open its thought, and decoding keeps them, while it leaves out all other special tokens. Where a message writes about
+them they are text: templates, many of which divide a message at any such mark, do not see them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -17,7 +18,7 @@ from typing import cast
 from tokenizers import AddedToken, Tokenizer
 
 from pipelines.data.text.normalise import BREAK
-from pipelines.data.tokens.chat_thoughts import CLOSE, OPEN
+from pipelines.data.tokens.thoughts import CLOSE, OPEN, divide
 from pipelines.data.tokens.tokenizing import Encoder
 
 
@@ -30,18 +31,20 @@ class RenderedEncoder:
     def broken(self, text: str, *, is_reply: bool = False) -> str:
         """Text of a message with a BREAK in the text of each special token, to distinguish it from the template's.
 
-        is_reply: whether it is the assistant's, which may write thoughts."""
-
-        def with_break(match: re.Match[str]) -> str:
-            token = match.group()
-            return token if is_reply and token in (OPEN, CLOSE) else token[0] + BREAK + token[1:]
-
-        return self.specials.sub(with_break, text.replace(BREAK, ""))
+        is_reply: whether it is the assistant's, whose marks are broken too, but for those that open its thought."""
+        text = text.replace(BREAK, "")
+        if not is_reply:
+            return _broken(self.specials, text)
+        reply = divide(text)
+        opening, closing = (_broken(self._specials_beside_marks, part) for part in (reply.opening, reply.closing))
+        thought, rest = (_broken(self._specials_and_marks, part) for part in (reply.thought, reply.text))
+        return opening + thought + closing + rest
 
     def encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Encodes texts that are split into pieces; returns the ids of each piece of each text.
 
         A piece is encoded in segments between BREAKs, so the two halves of a broken special token stay plain text."""
+        texts = [[self._with_marks(piece) for piece in pieces] for pieces in texts]
         segments: list[str] = []
         for pieces in texts:
             first, *rest = [segment for piece in pieces for segment in piece.split(BREAK)]
@@ -73,8 +76,22 @@ class RenderedEncoder:
     @cached_property
     def specials(self) -> re.Pattern[str]:
         """Pattern of any special token, preferring the longest of those with the same beginning."""
-        names = sorted(self.special_tokens, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        return _pattern(self.special_tokens)
+
+    @cached_property
+    def _specials_and_marks(self) -> re.Pattern[str]:
+        return _pattern((*self.special_tokens, OPEN, CLOSE))
+
+    @cached_property
+    def _specials_beside_marks(self) -> re.Pattern[str]:
+        return _pattern([token for token in self.special_tokens if token not in (OPEN, CLOSE)])
+
+    def _with_marks(self, text: str) -> str:
+        """Rendered text in which marks are whole again that are no special tokens."""
+        for mark in (OPEN, CLOSE):
+            if mark not in self.special_tokens:
+                text = text.replace(mark[0] + BREAK + mark[1:], mark)
+        return text
 
     @cached_property
     def of_template(self) -> Mapping[int, str]:
@@ -106,3 +123,12 @@ class RenderedEncoder:
         at_start = self._tokenizer.encode("x", add_special_tokens=False).ids
         after_eos = self._tokenizer.encode(f"{eos}x", add_special_tokens=False).ids[1:]
         return "" if after_eos == at_start else eos
+
+
+def _pattern(tokens: Collection[str]) -> re.Pattern[str]:
+    """Pattern of any of these texts, preferring the longest of those with the same beginning."""
+    return re.compile("|".join(map(re.escape, sorted(set(tokens), key=len, reverse=True))) or r"(?!)")
+
+
+def _broken(tokens: re.Pattern[str], text: str) -> str:
+    return tokens.sub(lambda match: match.group()[0] + BREAK + match.group()[1:], text)

@@ -141,15 +141,17 @@ def write_sequences(
 ) -> Iterator[int]:
     """Packs whole sequences into rows and writes them shuffled, with the loss mask as a column `loss_mask`.
 
-    sequences: token ids of each, at most `length`; loss_masks: bool, as long. Yields the number of rows written so far.
-    """
+    sequences: token ids of each, at most `length`; loss_masks: bool, as long, or float32 with a weight of each token's
+    loss. Yields the number of rows written so far."""
     packed = best_fit(np.array([len(ids) for ids in sequences], np.int64), length)
     order = np.random.default_rng(seed).permutation(len(packed))
-    row_schema = schema(length).append(pa.field("loss_mask", pa.list_(pa.int8(), length)))
+    kind = pa.float32() if any(mask.dtype == np.float32 for mask in loss_masks) else pa.int8()
+    row_schema = schema(length).append(pa.field("loss_mask", pa.list_(kind, length)))
 
     def columns(rows_R: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = [[(sequences[number], loss_masks[number]) for number in packed[row]] for row in rows_R]
-        return lay_out_sequences(rows, length, pad_id)
+        *columns, loss_mask_RT = lay_out_sequences(rows, length, pad_id)
+        return *columns, loss_mask_RT.astype(kind.to_pandas_dtype())
 
     return _write(path, row_schema, order, columns)
 
@@ -159,10 +161,10 @@ def lay_out_sequences(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Lays out the sequences (ids, loss mask) of each row.
 
-    Returns tokens, segments, positions: int32 [R, length] each, and the loss mask: int8 [R, length]."""
+    Returns tokens, segments, positions: int32 [R, length] each, and the loss mask: float32 [R, length]."""
     tokens_RT = np.full((len(rows), length), pad_id, np.int32)
     segments_RT, positions_RT = np.zeros_like(tokens_RT), np.zeros_like(tokens_RT)
-    loss_mask_RT = np.zeros(tokens_RT.shape, np.int8)
+    loss_mask_RT = np.zeros(tokens_RT.shape, np.float32)
     position_T = np.arange(length, dtype=np.int32)
     for row, sequences in enumerate(rows):
         start = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,11 +120,11 @@ class Augmentation:
     ) -> bool:
         """Keeps a conversation, or drops it by the rules. Returns whether it is kept.
 
-        seed: that it was made from, whose tools it has, and whose turns that are not learnt."""
+        seed: that it was made from, whose tools it has, and the weights of whose turns."""
         problem = self.problem(messages, language)
         if problem is None:
-            not_learnt, tools = (seed.not_learnt, seed.tools) if seed is not None else ((), "")
-            turns = [turn | ({"weight": 0} if n in not_learnt else {}) for n, turn in enumerate(messages)]
+            weights, tools = (_weights(seed, messages), seed.tools) if seed is not None else ({}, "")
+            turns = [turn | ({"weight": weights[n]} if n in weights else {}) for n, turn in enumerate(messages)]
             self.written.keep({"messages": turns, **({"tools": tools} if tools else {})}, language, meta)
         else:
             self.drop(problem, messages[-1]["content"], language, meta)
@@ -132,3 +132,11 @@ class Augmentation:
 
     def drop(self, problem: Problem, text: str, language: str, meta: dict[str, Any]) -> None:
         self.written.drop(problem.reason, problem.text, text, language, meta)
+
+
+def _weights(seed: Conversation, messages: Sequence[Mapping[str, str]]) -> dict[int, float]:
+    """The weights of the assistant's turns that do not count once, by their position."""
+    if not seed.weights:
+        return dict.fromkeys(seed.not_learnt, 0)
+    positions = [position for position, turn in enumerate(messages) if turn["role"] == "assistant"]
+    return {position: weight for position, weight in zip(positions, seed.weights, strict=True) if weight != 1}

@@ -191,7 +191,7 @@ def show_progress(work: Work, journal: Journal) -> None:
 
 STAGE = Stage(
     kind="ppo",
-    version=4,
+    version=5,
     makes="model",
     needs=("model", "conversations"),
     takes=("reward_model",),

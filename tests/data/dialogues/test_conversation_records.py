@@ -78,7 +78,7 @@ def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
         ({"messages": '[{"role": "user", "cont'}, "no_turn", "column 'messages' holds text that begins as a list"),
         ({"turns": ["Name a bird.", "And another."]}, "no_turn", "turn 1 holds text"),  # two prompts, as MT-Bench has
         ({"prompt": "a", "response": float("nan")}, "no_reply", "column 'response' holds a number"),
-        ({"messages": [HELLO[1], *HELLO]}, "turn_order", "turn 1 is the assistant's; expected the user's"),
+        ({"messages": [*HELLO, HELLO[1]]}, "turn_order", "turn 3 is the assistant's; expected the user's"),
         ({"messages": [HELLO[0], *HELLO]}, "turn_order", "turn 2 is the user's; expected the assistant's"),
         ({"messages": [*HELLO, SYSTEM, *HELLO]}, "turn_order", "turn 3 is the system's"),
         ({"instruction": "a", "output": "b", "history": "c"}, "no_turn", "'history' holds text"),
@@ -246,8 +246,14 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ({"instruction": "a", "instances": [{"output": "b"}], "image": "a.jpg"}, "not_text", True),
         ({"prompt": "a", "response": "half \ud83d"}, "half_a_character", False),
         ({"prompt": "a", "response": "<think>b"}, "half_a_thought", False),
-        ({"prompt": "a", "response": "b</think>c"}, "half_a_thought", False),
-        ({"messages": [HELLO[0], {**HELLO[1], "weight": 0.5}]}, "turn_weight", False),
+        ({"prompt": "a", "response": "<think>`</think>`"}, "half_a_thought", False),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": -0.5}]}, "turn_weight", False),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 1e40}]}, "turn_weight", False),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": "some"}]}, "turn_weight", False),
+        ({"conversations": [{"from": "gpt", "value": "b"}]}, "unprompted", True),
+        ({"conversations": [{"from": "gpt", "value": "b"}], "system": "Be kind."}, "unprompted", True),
+        ({"messages": [HELLO[1], HELLO[0]]}, "unprompted", True),
+        ({"messages": [HELLO[0]]}, "no_reply", False),
         ({"messages": [HELLO[0], {**HELLO[1], "train": False}]}, "nothing_learnt", True),
     ],
 )
@@ -271,6 +277,49 @@ def test_turns_that_a_flag_leaves_out_are_context(flag: dict[str, Any]) -> None:
     assert parsed == ParsedConversation(first, num_cut=2)
 
 
+def test_weights_of_turns_are_kept() -> None:
+    said = [{"from": each["role"], "value": each["content"]} for each in turns("a", "b", "c", "d", "e", "f")]
+    flags: list[Any] = [{}, {"weight": "0.5"}, {}, {"train": False}, {}, {"loss": 2}]
+    parsed = parse_conversation({"conversations": [turn | flag for turn, flag in zip(said, flags, strict=True)]})
+    expected = turns("a", "b", "c", "d", "e", "f")
+    assert parsed == ParsedConversation(expected, not_learnt=(3,), weights=(0.5, 0, 2))
+    parsed = parse_conversation({"turns": [{"prompt": "a", "response": "b", "weight": 0.7}]})
+    assert parsed == ParsedConversation(turns("a", "b"), weights=(0.7,))
+
+
+def test_the_weight_of_a_turn_that_is_context_does_not_matter() -> None:
+    context = {"role": "assistant", "content": "b", "weight": 0.5}
+    record = {"prompt": [*turns("a"), context, *turns("c")], "completion": [{"role": "assistant", "content": "d"}]}
+    assert parse_conversation(record) == ParsedConversation(turns("a", "b", "c", "d"), not_learnt=(1,))
+    user = {"messages": [{**HELLO[0], "weight": 0.5}, HELLO[1]]}
+    assert parse_conversation(user) == ParsedConversation(HELLO)
+    assert columns_not_used({"messages": [{**HELLO[0], "weight": "some"}, HELLO[1]]}, "conversations") == (
+        "messages.weight",
+    )
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [{"from": "gpt", "value": "Hello!"}],
+        [{"from": "system", "value": "Be kind."}, {"from": "gpt", "value": "Hello!"}],
+        [{"from": "gpt", "value": "Hello!"}, {"from": "gpt", "value": "Still there?"}],
+        [{"from": "function_call", "value": '{"name": "t", "arguments": {}}'}, {"from": "observation", "value": "6"}],
+        [{"from": "observation", "value": "6"}, {"from": "gpt", "value": "At six."}],
+    ],
+    ids=["greeting", "after_system", "two", "call", "result"],
+)  # fmt: skip
+def test_turns_before_the_first_of_the_user_are_left_out(first: list[dict[str, Any]]) -> None:
+    """As raw dumps of ShareGPT have them, whose long chats are cut into several."""
+    said = turns("a", "b", "c", "d")
+    rest: list[dict[str, Any]] = [{"from": each["role"], "value": each["content"]} for each in said]
+    rest[1]["weight"] = 0
+    system = [{"role": "system", "content": "Be kind."}] if first[0]["from"] == "system" else []
+    parsed = parse_conversation({"conversations": [*first, *rest]})
+    num_cut = len(first) - len(system)
+    assert parsed == ParsedConversation([*system, *said], not_learnt=(len(system) + 1,), num_cut_before=num_cut)
+
+
 def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
     record = {"conversation": [{"human": "a", "assistant": "b", "weight": 0},
                                {"human": "c", "assistant": "d", "reasoning": "e"}]}  # fmt: skip
@@ -279,8 +328,6 @@ def test_what_stands_beside_an_exchange_belongs_to_its_reply() -> None:
         assert parsed == ParsedConversation(turns("a", "b", "c", "d"), not_learnt=(1,))
     parsed = parse_conversation(record)
     assert parsed == ParsedConversation(turns("a", "b", "c", "<think>\ne\n</think>\n\nd"), not_learnt=(1,))
-    parsed = parse_conversation({"turns": [{"prompt": "a", "response": "b", "weight": 0.7}]})
-    assert parsed == ParsedConversation(turns("a", "b"))
     parsed = parse_conversation({"conversation": [{"human": "a", "assistant": "", "text": "c"}]})
     assert isinstance(parsed, Problem)
     assert parsed.reason == "empty_turn"

@@ -41,6 +41,23 @@ GOOD, BAD = turn("assistant", "Because."), turn("assistant", "No.")
 @pytest.mark.parametrize(
     "record",
     [
+        {"chosen": [turn("assistant", "Hi!"), *PROMPT, GOOD], "rejected": [turn("assistant", "Hi!"), *PROMPT, BAD]},
+        {"conversations": [from_value("gpt", "Hi!"), from_value("human", "Why?")],
+         "chosen": from_value("gpt", "Because."), "rejected": from_value("gpt", "No.")},
+        {"prompt": [turn("assistant", "Hi!"), *PROMPT], "responses": ["Because.", "No."], "scores": [2, 1]},
+    ],
+    ids=["dialogues", "sharegpt", "rated"],
+)  # fmt: skip
+def test_turns_before_the_first_of_the_user_are_left_out(record: dict[str, Any]) -> None:
+    parsed = parse_preferences(record)
+    assert isinstance(parsed, ParsedPreferences) and parsed.num_cut_before == 1
+    (pair,) = parsed.pairs
+    assert (pair.prompt, pair.chosen, pair.rejected) == (PROMPT, "Because.", "No.")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
         {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
         {"question": "Why?", "chosen": "Because. ", "rejected": "No."},
         {"instruction": "Why?", "input": "", "chosen": "Because.", "rejected": "No."},

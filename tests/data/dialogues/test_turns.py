@@ -25,6 +25,16 @@ def turns(*texts: str) -> list[dict[str, Any]]:
         {"messages": [HELLO[0], {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHi!"}]},
         {"prompt": "Hello", "response": "Hi!", "reasoning": "A greeting."},
         {
+            "conversations": [
+                {"from": "user", "value": "Hello"},
+                {
+                    "from": "assistant",
+                    "value": "<|begin_of_thought|>\n\nA greeting.\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n"
+                    "Hi!\n\n<|end_of_solution|>",
+                },
+            ]
+        },
+        {
             "messages": [
                 HELLO[0],
                 {
@@ -84,9 +94,67 @@ def test_a_thought_beside_several_turns_is_that_of_the_last_reply(keep: bool) ->
     assert columns_not_used(in_one_column, "conversations") == ("reasoning",)
 
 
-@pytest.mark.parametrize("text", ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    ["<think>" * 100_000, "</think>" * 100_000 + "<think>" * 100_000, "<think>" + "`</think>`" * 100_000,
+     "<think></think>" * 100_000 + "<think>\n", "a </think>" * 100_000 + "\n<think>"],
+)  # fmt: skip
 def test_thoughts_are_found_in_linear_time(text: str) -> None:
     start = time.process_time()
-    problem = parse_conversation({"prompt": "Hello", "response": text})
-    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
+    parsed = parse_conversation({"prompt": "Hello", "response": text})
+    is_text = text.startswith("a")
+    assert isinstance(parsed, ParsedConversation) if is_text else (
+        isinstance(parsed, Problem) and parsed.reason == "half_a_thought"
+    )  # fmt: skip
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You open `<think>` and close it with `</think>`.",
+        "You open <think> and close it with </think>.",
+        "You close it with </think>.",
+        "用</think>结束思考。",
+        "As text:\n\n```xml\n<think>\nWhy?\n</think>\n```\nAnd so on.",
+        "```\n</think>\n```",
+        "It has a tag. </think> closes it.",
+        "The marks are `<think>` and\n`</think>`.",
+    ],
+)
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_reply_may_write_about_the_marks_of_thoughts(text: str, keep: bool) -> None:
+    for own in ("", "<think>\nAbout `</think>`.\n</think>\n\n"):
+        parsed = parse_conversation({"prompt": "Hello", "response": own + text}, keep_thoughts=keep)
+        assert isinstance(parsed, ParsedConversation)
+        assert parsed.replies == [own + text if keep else text]
+    beside = parse_conversation({"prompt": "Hello", "response": text, "reasoning": "Why?"}, keep_thoughts=keep)
+    assert isinstance(beside, ParsedConversation)
+    assert beside.replies == [f"<think>\nWhy?\n</think>\n\n{text}" if keep else text]
+
+
+def test_a_reply_after_a_thought_may_begin_with_a_mark() -> None:
+    text = "<think> opens a thought."
+    record = {"prompt": "Hello", "response": text, "reasoning": "About marks."}
+    for keep, expected in ((True, f"<think>\nAbout marks.\n</think>\n\n{text}"), (False, text)):
+        parsed = parse_conversation(record, keep_thoughts=keep)
+        assert isinstance(parsed, ParsedConversation) and parsed.replies == [expected]
+    problem = parse_conversation({**record, "response": "<think>\nAbout"})
+    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Okay, a greeting.\n</think>\n\nHi!", "Okay, a greeting.</think>Hi!", "Okay, a greeting.\n</think>Hi!",
+     "\nOkay, a greeting. </think>\n\nHi!"],
+)  # fmt: skip
+def test_a_thought_that_the_prompt_opened_is_one(text: str) -> None:
+    """Replies of models whose template opens the thought, as engines without a reasoning parser save them."""
+    kept, removed = (parse_conversation({"prompt": "Hello", "response": text}, keep_thoughts=k) for k in (True, False))
+    assert isinstance(kept, ParsedConversation) and isinstance(removed, ParsedConversation)
+    assert kept.replies == ["<think>\nOkay, a greeting.\n</think>\n\nHi!"] and removed.replies == ["Hi!"]
+
+
+def test_an_empty_thought_that_the_prompt_opened_is_none() -> None:
+    parsed = parse_conversation({"prompt": "Hello", "response": "\n</think>\n\nHi!"})
+    assert parsed == ParsedConversation(HELLO)

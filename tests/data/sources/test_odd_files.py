@@ -245,6 +245,7 @@ def test_turns_in_an_object_by_their_numbers_are_in_order() -> None:
         ({"question": "Which?", "choices": ["a", "b"], "answer": 1}, "column 'answer' is the letter or number of a"),
         ({"question": "Which?", "A": "the weir", "B": "the mill", "answer": "B"}, "choice in A, B, which nothing"),
         ({"text": "User: Where is the weir?\nAssistant: Below the mill."}, "the marks of a template (User:) are read"),
+        ({"chat": "USER: Where?\n\n\nASSISTANT: There. <|endoftext|>"}, "the marks of a template (USER:) are read"),
         ({"role": "user", "text": "Where is the weir?"}, "each row is one turn of a conversation"),
     ],
 )  # fmt: skip

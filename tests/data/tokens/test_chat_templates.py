@@ -6,6 +6,7 @@ import shutil
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
@@ -131,7 +132,9 @@ def test_half_a_thought_is_refused_where_the_template_knows_thoughts(tiny: Tiny,
 REPLIES = ["<think>\n\n</think>\n\nAt six.", THOUGHT, "The tide\n</think>\nAt six.", "At six.", " <b>At</b> six", "",
            "<th", "<think>\nThe tide", "<think>\n\n</think>", "\n\n", "The tide\n</think>\nAt</think> six. </th",
            "<think>\na\n</think>\n\nAt</thi</think>nk> six</think>", "<think>\n\n<think>\n\n</think>\n\nAt six.",
-           "<think>\n\nAt six.", "<think>\n\n<think>\n\n</thi", f"<think>\n\n{THOUGHT}<think>"]  # fmt: skip
+           "<think>\n\nAt six.", "<think>\n\n<think>\n\n</thi", f"<think>\n\n{THOUGHT}<think>",
+           "Write `<think>` first.", f"{THOUGHT} `</think>`",
+           "<think>\n\n</think>\n\n<think> opens a thought."]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["empty", "qwen3", "deepseek_r1_distill", "ours"])
@@ -154,9 +157,43 @@ def test_a_growing_reply_shows_what_the_whole_one_shows(
 @pytest.mark.parametrize("name", ["qwen3", "deepseek_r1_distill"])
 def test_a_second_end_of_a_thought_is_not_visible(tiny: Tiny, tmp_path: Path, name: str) -> None:
     chat = chat_with(tiny, tmp_path, published(name))
-    ids = chat.encoder.tokenizer.encode(f"{THOUGHT} Sharp.</think>", add_special_tokens=False).ids
-    assert chat.text(ids) == "At six. Sharp."
+    twice = THOUGHT.replace("</think>", "</think>\n\n</think>")
+    assert chat.text(chat.encoder.tokenizer.encode(twice, add_special_tokens=False).ids) == "At six."
     assert visible("Why</think> not", ALL_VISIBLE) == "Why</think> not"
+
+
+ABOUT_MARKS = ["You open `<think>` and close it with `</think>`.", "You open <think> and close it with </think>.",
+               "```\n<think>\nWhy?\n</think>\n```", "<think> opens a thought, </think> closes it."]  # fmt: skip
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("name", ["empty", "qwen3", "qwen3_5_think", "deepseek_r1_distill", "ours"])
+@pytest.mark.parametrize("text", ABOUT_MARKS)
+def test_a_reply_about_the_marks_of_thoughts_is_learnt_and_read_whole(
+    tiny: Tiny, tmp_path: Path, name: str, special: bool, text: str
+) -> None:
+    templates = {"empty": EMPTY_THOUGHT, "ours": chat_format.TEMPLATE}
+    open_chat = with_special_thoughts if special else chat_with
+    chat = open_chat(tiny, tmp_path, templates.get(name) or published(name))
+    thoughts = ["<think>\nAbout `</think>` and <think>.\n</think>\n\n"]
+    for thought in thoughts if text.startswith("<think>") else ["", *thoughts]:
+        messages = [ASK, reply(thought + text), AGAIN, reply(thought + text)]
+        texts = learnt(chat, messages)
+        assert texts[-1].removesuffix("<|im_end|>").endswith(text) and thought.removeprefix("<think>\n") in texts[-1]
+        rendered = chat.conversation(messages)
+        end = int(np.flatnonzero(rendered.loss_mask)[-1]) + 1
+        reply_ids = rendered.ids[int(np.flatnonzero(~rendered.loss_mask[:end])[-1]) + 1 : end].tolist()
+        assert chat.text(reply_ids) == (thought + text if name in ("empty", "ours") else text)
+        prompt = chat.encoder.tokenizer.decode(chat.prompt(messages[:3]), skip_special_tokens=False)
+        assert f"{text}<|im_end|>" in prompt  # of an earlier turn too
+
+
+def test_text_about_marks_has_the_tokens_that_a_model_writes(tiny: Tiny, tmp_path: Path) -> None:
+    chat = chat_with(tiny, tmp_path, published("qwen3"))
+    rendered = chat.conversation([ASK, reply(ABOUT_MARKS[0])])
+    ids = rendered.ids[rendered.loss_mask].tolist()
+    written = f"<think>\n\n</think>\n\n{ABOUT_MARKS[0]}"
+    assert ids[:-1] == chat.encoder.tokenizer.encode(written, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize(

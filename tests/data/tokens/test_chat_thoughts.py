@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.data.tokens.chat_thoughts import CLOSE, OPEN, Concealment, GrowingReply
+from pipelines.data.tokens.chat_thoughts import Concealment, GrowingReply
+from pipelines.data.tokens.thoughts import CLOSE, OPEN, Place
 
 
 class CountedMark(str):
@@ -37,10 +38,12 @@ def test_a_chunk_is_compared_with_marks_only_where_it_has_the_first_character_of
 
 
 def test_a_reply_of_many_empty_thoughts_is_gone_on_with_where_it_stood() -> None:
-    concealment = Concealment(takes_out=True, marks=(OPEN, CLOSE))
+    concealment = Concealment(takes_out=True)
     empty = f"{OPEN}\n{CLOSE}\n"
-    assert concealment.beginning(3 * empty + OPEN, complete=False) == 3 * len(empty) - 1
-    assert concealment.beginning(3 * empty + OPEN, complete=False, place=2 * len(empty) - 1) == 3 * len(empty) - 1
+    stood = concealment.read(2 * empty + OPEN, Place(), complete=False)
+    assert isinstance(stood, Place) and stood.begin == 2 * len(empty) - 1
+    gone_on = concealment.read(3 * empty + OPEN, stood, complete=False)
+    assert isinstance(gone_on, Place) and gone_on.begin == 3 * len(empty) - 1
     reply = GrowingReply(concealment)
     text = 5 * empty + "Four."
     assert "".join(reply.append(letter) for letter in text) + reply.append("", last=True) == "Four."

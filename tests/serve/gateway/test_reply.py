@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from pipelines.data.tokens.chat_messages import said
-from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment
+from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, Concealment, GrowingReply
 from serve.gateway.asgi import DONE, sse_event
 from serve.gateway.guard import RulesGuard, check_prompt
 from serve.gateway.reply import GuardedStream, guard_response
 from serve.gateway.request import GenerationRequest
 from serve.gateway.routes import CHAT
 
-MARKS = ("<think>", "</think>")
-EMPTY = Concealment("<think>\n\n</think>", marks=MARKS)
+EMPTY = Concealment("<think>\n\n</think>")
 REQUEST = GenerationRequest(CHAT, {}, "chatcmpl-x", [], "", 0)
 GO_ON = [[{"role": "user", "content": "Go on"}]]
 BEGUN = "Here is how to make a pipe "
@@ -79,7 +78,7 @@ def test_other_replies_pass_unchanged(text: str) -> None:
     assert choice["message"]["content"] == text and before == after
 
 
-OPENED, TAKEN_OUT = Concealment(in_thought=True, marks=MARKS), Concealment(takes_out=True, marks=MARKS)
+OPENED, TAKEN_OUT = Concealment(in_thought=True), Concealment(takes_out=True)
 
 
 def reasoning(received: list[bytes]) -> str:
@@ -104,10 +103,9 @@ def test_a_thought_that_is_never_closed_is_no_content_and_comes_as_reasoning(tex
     [
         "<think>\n\n<think>\n\n</think>\n\npear 7. Ripe.",
         "<think>\n\n</think>\n\n<think>\n</think>\n\npear 7. Ripe.",
-        "<think>\n\n</think>\n\npear 7.<think> Ripe.",
-        "<think><think></think></think>pear 7. </think>Ripe.</think>",
+        "<think><think></think></think>pear 7. Ripe.",
     ],
-    ids=["opened_twice", "two_thoughts", "opened_later", "within"],
+    ids=["opened_twice", "two_thoughts", "within"],
 )
 def test_no_mark_of_an_empty_thought_reaches_anybody_and_the_answer_does(
     size: int, hidden: Concealment, text: str
@@ -153,11 +151,11 @@ def test_where_the_template_keeps_thoughts_whole_ones_are_shown_and_no_half(
     ("text", "content", "thought"),
     [
         ("<think>\n\n<think>\nIt is\n</think>\n\npear", "pear", ""),
-        ("<think>It is</think>\n<think>ripe</think> pear", "pear", ""),
-        ("<think>It is</think>\n<think>ripe", "", "ripe"),
+        ("<think>\n\n</think>\n\n<think>\nIt is\n</think>\n\npear", "pear", ""),
+        ("<think>\nIt is\n</think>\n\n<think>\n</think>\n\npear", "pear", ""),
         ("<think>\n\n<think>\nIt is</thi", "", "It is"),
     ],
-    ids=["opened_twice", "two_thoughts", "second_unclosed", "cut_within_the_mark"],
+    ids=["opened_twice", "after_an_empty_one", "before_an_empty_one", "cut_within_the_mark"],
 )
 def test_all_thoughts_before_a_reply_are_taken_out(size: int, text: str, content: str, thought: str) -> None:
     for hidden in (OPENED, TAKEN_OUT):
@@ -175,15 +173,56 @@ def test_the_guard_reads_a_thought_that_is_sent() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4, 9, 1000])
-@pytest.mark.parametrize(
-    "text", ["Why?</think>At</think> six, </th or so</think>.", "</think>At six, </th or so.</think>"]
-)
+@pytest.mark.parametrize("text", ["Why?</think>\n\n</think>\n\nAt six, </th.", "</think>At six, </th."])
 def test_an_end_of_a_thought_that_the_model_writes_once_more_reaches_nobody(size: int, text: str) -> None:
     shown, stream, received = streamed(text, request(OPENED), size)
-    assert shown == "At six, </th or so." == texts_of(stream)[0]
+    assert shown == "At six, </th." == texts_of(stream)[0]
     assert b"</think>" not in b"".join(received) and reasoning(received) == ""
     choice, texts, _, _ = whole(text, request(OPENED))
     assert choice["message"] == {"content": shown} and texts == [shown]
+
+
+ABOUT_MARKS = [
+    "You open `<think>` and close it with `</think>`.",
+    "You open <think> and close it with </think>.",
+    "用<think>开始，用</think>结束。",
+    "Use it like this:\n\n```xml\n<think>\nWhy?\n</think>\n```",
+    "pear 7.<think> Ripe.</think> More </think>",
+    "<think> opens a thought and </think> closes it.",
+    "<think> opens a thought.",
+    "</think> closes a thought.",
+    "`</think>` closes a thought.",
+]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    ("hidden", "thought"),
+    [
+        (EMPTY, "<think>\n\n</think>\n\n"),
+        (TAKEN_OUT, "<think>\nAbout `</think>`: text.\n</think>\n\n"),
+        (TAKEN_OUT, "<think>\nSo:\n```\n<think>\nWhy?\n</think>\n```\n</think>\n\n"),
+        (OPENED, "About `<think>` and `</think>`: `text`</think>"),
+        (OPENED, "\n</think>\n\n"),
+    ],
+    ids=["empty", "taken_out", "with_code", "opened", "opened_empty"],
+)
+@pytest.mark.parametrize("text", ABOUT_MARKS)
+def test_a_reply_may_write_about_the_marks_of_thoughts(size: int, hidden: Concealment, thought: str, text: str) -> None:
+    shown, stream, received = streamed(thought + text, request(hidden), size)
+    assert (shown, texts_of(stream), reasoning(received)) == (text, [text], "")
+    choice, texts, _, _ = whole(thought + text, request(hidden))
+    assert choice["message"] == {"content": text} and texts == [text]
+
+
+@pytest.mark.parametrize("text", ABOUT_MARKS)
+def test_no_more_of_a_reply_is_held_back_than_a_mark(text: str) -> None:
+    growing = GrowingReply(TAKEN_OUT)
+    assert growing.append("<think>\nWhy?\n</think>\n\n") == ""
+    shown = ""
+    for number, letter in enumerate(text, 1):
+        shown += growing.append(letter)
+        assert number - len(shown) <= len("</think>") + 1, shown
 
 
 @pytest.mark.parametrize("size", [1, 1000])

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines.data.tokens.chat_thoughts import CLOSE, OPEN
+from pipelines.data.tokens.thoughts import CLOSE, OPEN
 from serve.hosting.server import start
 from serve.settings import Settings
 from tests import tiny_models

@@ -1,0 +1,245 @@
+"""Thoughts: what a model writes between <think> and </think> before the reply that its reader sees.
+
+Only what opens a reply is a thought: one that it opens itself, or that its prompt opened, so that the reply holds
+</think> alone. Marks that stand later are text: a reply may write about them.
+
+    reply ──read_opening──► Opening(thought, where the text begins) | Place, while later text may still decide it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+OPEN, CLOSE = "<think>", "</think>"
+SPACE = re.compile(r"\s*")
+OPENED = re.compile(rf"(?:\s*{OPEN})*\s*")  # how a thought begins, also one that is opened twice
+FENCE = r"^[ \t]*(?:`{3,}(?=[^`\n]*$)|~{3,})"  # backticks with the name of a language at most, or tildes
+CODE_AND_MARKS = re.compile(rf"(?P<fence>{FENCE})|`+|\n|{OPEN}|{CLOSE}", re.MULTILINE)
+WORDS_FOLLOW = re.compile(r"[^\S\n]+(?!</?think>)\S")  # after a mark that is a word of a sentence
+SENTENCE_ENDS = ".!?…。！？"
+QUOTES = "\"'`“‘「『（([{<="  # what stands directly before a mark that is quoted
+FIRST_WIDE = "\u2e80"  # from here on scripts write without spaces
+LINE_WINDOW = 200  # characters before a mark that are looked at
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far the opening of a reply is read.
+
+    begin: index up to which nothing is visible. inside: a thought is open there. searched: index up to which it is not
+    closed. opened: one was before; had_thought: one that said something."""
+
+    begin: int = 0
+    inside: bool = False
+    searched: int = 0
+    opened: bool = False
+    had_thought: bool = False
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The opening of a reply, up to the index `text`. start, end: of what the last thought says; equal without one.
+    mark: index of the mark that opens it, below 0 where the prompt did. is_half: it is never closed."""
+
+    text: int
+    mark: int = -1
+    start: int = 0
+    end: int = 0
+    is_half: bool = False
+
+
+def read_opening(
+    text: str, place: Place, *, complete: bool = True, prefix: str = "", marks: bool = True, first: bool = False
+) -> Opening | Place:
+    """The opening of a reply; while later text may still decide it, the place from which to go on.
+
+    text: the reply so far; complete: whether that is all of it. prefix: text that the template writes before a reply,
+    an empty thought for instance. marks: whether marks open and close thoughts. first: the reply's text begins after
+    the first thought that says something."""
+    found = Opening(0)
+    while True:
+        if place.inside:
+            end, searched = _end_of_thought(text, place, complete=complete)
+            if end < 0 and not complete:
+                return replace(place, searched=searched)
+            thought = _thought(text, place.begin, end)
+            if end < 0 or (first and thought.start < thought.end):
+                return thought
+            found = thought if thought.start < thought.end else found
+            had_thought = place.had_thought or thought.start < thought.end
+            place = Place(end + len(CLOSE), opened=True, had_thought=had_thought)
+        start = _after_space(text, place.begin)
+        openings = [opening for opening in (prefix, *((OPEN, CLOSE) if marks else ())) if opening]
+        is_cut = any(_may_become(text, start, opening) for opening in openings)
+        if is_cut and not complete:
+            return place
+        if prefix and text.startswith(prefix, start):
+            place = replace(place, begin=start + len(prefix), opened=place.opened or OPEN in prefix)
+            continue
+        is_mark = marks and _is_mark(text, start, place, complete=complete)
+        if is_mark is None:
+            return place
+        if not is_mark:
+            cut_off = place.begin > 0 and is_cut and len(text) - start > 1
+            return replace(found, text=len(text) if cut_off else start if place.begin else 0)
+        inside = text.startswith(OPEN, start)
+        begin = start if inside else start + len(CLOSE)
+        place = replace(place, begin=begin, inside=inside, searched=begin, opened=True)
+
+
+def _thought(text: str, begin: int, end: int) -> Opening:
+    """The thought that is open at an index. end: index of the mark that closes it; below 0 where none does."""
+    is_half = end < 0
+    end = len(text) if is_half else end
+    match = OPENED.match(text, begin, end)
+    start = match.end() if match else begin
+    return Opening(len(text) if is_half else end + len(CLOSE), text.rfind(OPEN, begin, start), start, end, is_half)
+
+
+def _is_mark(text: str, start: int, place: Place, *, complete: bool) -> bool | None:
+    """Whether a mark at an index before any text opens a thought, or closes one once more; None while later text may
+    decide it. After a thought the text of a reply may begin with a mark."""
+    mark = next((mark for mark in (OPEN, CLOSE) if text.startswith(mark, start)), "")
+    if not mark or (mark == OPEN and not place.opened):
+        return mark != ""
+    after = start + len(mark)
+    following = _after_space(text, after)
+    if not complete and any(_may_become(text, following, each) for each in (OPEN, CLOSE)):
+        return None
+    if mark == CLOSE:
+        return WORDS_FOLLOW.match(text, after) is None
+    if text.startswith(CLOSE, following) or following == len(text):
+        return True
+    # Models write a line break after it.
+    return not place.had_thought and ("\n" in text[after:following] or text.startswith(OPEN, following))
+
+
+def _end_of_thought(text: str, place: Place, *, complete: bool) -> tuple[int, int]:
+    """The index of the mark that closes a thought, below 0 without one; and the index from which to search on.
+
+    A mark in code that opens a thought itself, or that is a whole span of code, is a part of what the thought says."""
+    unclosed = max(place.searched, len(text) - len(CLOSE) + 1)
+    if text.find(CLOSE, place.searched) < 0:
+        return -1, unclosed
+    for start, mark, in_code, is_opened in _marks(text, place.begin):
+        after = start + len(CLOSE)
+        if mark == OPEN or is_opened:
+            continue
+        if in_code and after == len(text) and not complete:
+            return -1, start
+        if not in_code or not text.startswith("`", after):
+            return start, start
+    return -1, unclosed
+
+
+def _marks(text: str, start: int = 0) -> Iterator[tuple[int, str, bool, bool]]:
+    """(index, mark, whether it stands in code, whether that code opens a thought before it) of the marks in a text.
+
+    Code: fences, and spans, which end with their line."""
+    fence, span, is_opened = "", "", False
+    for match in CODE_AND_MARKS.finditer(text, start):
+        token = match.group()
+        if token in (OPEN, CLOSE):
+            in_code = fence + span != ""
+            yield match.start(), token, in_code, is_opened and token == CLOSE
+            is_opened = in_code and token == OPEN
+        elif match["fence"]:
+            kind = token.lstrip()[0]
+            fence, span = ("" if fence == kind else fence or kind), ""
+        elif not fence:
+            span = "" if token in ("\n", span) else span or token
+        is_opened = is_opened and fence + span != ""
+
+
+def _after_space(text: str, start: int) -> int:
+    match = SPACE.match(text, start)
+    return match.end() if match else start
+
+
+def _may_become(text: str, start: int, opening: str) -> bool:
+    """Whether the text from an index on is a beginning of something, not yet all of it."""
+    return len(text) - start < len(opening) and opening.startswith(text[start:])
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A whole reply: what opens it, what its thought says, the mark that closes that, its text; together they are the
+    reply. is_half: the thought is never closed."""
+
+    opening: str
+    thought: str
+    closing: str
+    text: str
+    is_half: bool = False
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a thought is closed that the prompt opened."""
+        return OPEN not in self.opening and CLOSE in self.opening + self.closing
+
+
+def divide(reply: str, *, opened: bool = False) -> Divided:
+    """Divides a whole reply into its thought and its text. opened: a thought stands before the reply.
+
+    >>> [divide(reply).thought for reply in ("<think>2 + 2</think>4", "2 + 2.</think>4", "`<think>` … `</think>`")]
+    ['2 + 2', '2 + 2.', '']
+    """
+    if OPEN not in reply and CLOSE not in reply:
+        return Divided("", "", "", reply)
+    opening = read_opening(reply, Place(inside=_is_given(reply), opened=opened), first=True)
+    assert isinstance(opening, Opening), "the reply is complete"
+    if opening.start == opening.end and not opening.is_half:
+        return Divided(reply[: opening.text], "", "", reply[opening.text :])
+    thought, closing = reply[opening.start : opening.end], reply[opening.end : opening.text]
+    return Divided(reply[: opening.start], thought, closing, reply[opening.text :], opening.is_half)
+
+
+def _is_given(reply: str) -> bool:
+    """Whether a reply begins inside a thought that its prompt opened: it closes one that it does not open."""
+    for start, mark, in_code, _ in _marks(reply):
+        if mark == OPEN and not in_code:
+            return False
+        if mark == CLOSE and not in_code and _ends_text(reply[max(0, start - LINE_WINDOW) : start], reply, start):
+            return True
+    return False
+
+
+def _ends_text(before: str, reply: str, start: int) -> bool:
+    """Whether the mark at an index closes a thought, rather than being a word of the reply: it stands directly after
+    text, on a line of its own, or after a sentence. before: the text before it."""
+    line = before.rpartition("\n")[2]
+    said = line.rstrip()
+    if said and said == line:
+        return said[-1] in SENTENCE_ENDS or (said[-1] < FIRST_WIDE and said[-1] not in QUOTES)
+    is_between = not said or said[-1] in SENTENCE_ENDS
+    return is_between and WORDS_FOLLOW.match(reply, start + len(CLOSE)) is None
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside a thought."""
+    return prompt.rstrip().endswith(OPEN)
+
+
+def thought_of(content: str) -> str:
+    """The thought of a message as a template gets it, without its marks; empty where it has none."""
+    before, close, _ = content.partition(CLOSE)
+    return before.rpartition(OPEN)[2].strip() if close else ""
+
+
+def is_half(content: str) -> bool:
+    """Whether a message as a template gets it opens a thought and never closes it."""
+    return content.lstrip().startswith(OPEN) and CLOSE not in content
+
+
+def after_opening(content: str) -> str:
+    """What a model writes after a prompt that opened a thought, for a message: its thought from there on, or an empty
+    one, and the rest.
+
+    >>> after_opening("<think>\\nTwo and two.\\n</think>\\n\\n4"), after_opening("4")
+    ('Two and two.\\n</think>\\n\\n4', '\\n</think>\\n\\n4')
+    """
+    if CLOSE not in content:
+        return f"\n{CLOSE}\n\n{content}"
+    return content.lstrip().removeprefix(OPEN).lstrip()
