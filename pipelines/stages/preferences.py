@@ -207,7 +207,7 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
 
 STAGE = Stage(
     kind="preferences",
-    version=8,
+    version=9,
     makes="preferences",
     takes=("conversations", "ai_feedback"),
     options=PreferencesOptions,

@@ -59,6 +59,8 @@ def parts(top: Path, images: list[Path], others: list[Path], where: str) -> list
     metadata = [file for file in others if file.name in METADATA_FILES]
     beside = {caption for image in images for caption in captions_beside(image)}
     left_over = [file for file in others if file not in beside and file not in metadata]
+    if len(left_over) > len(images):  # documents, beside which there are pictures, too
+        left_over = []
     if metadata or left_over:
         args = {
             "metadata": [str(file) for file in metadata],
