@@ -115,6 +115,7 @@ def test_documents_beside_pictures_are_no_captions_without_a_picture(tmp_path: P
         (folder / f"essay {number}.txt").unlink()
     facts = json.loads(init(folder, "--json", "--out", tmp_path / "other.yaml").stdout)
     assert facts["files"][str(folder)]["not_used"]["unreadable"] == 1  # one among captions may be one of them
+    assert len(facts["files"]) == 1  # and is then no document, too
 
 
 def test_a_data_set_of_images_is_one_of_images(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pipelines.data.sources.files import FileSource, RecordSource, check_readabl
 from pipelines.data.sources.folder_files import caches, cards, is_known, other_files, source_kind, splits_beside_train
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
-from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
+from pipelines.data.sources.image_sniffing import captioned_files, captions_alone, first_captions, holds_images
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import main_format
@@ -82,6 +82,8 @@ def sniff(path: Path) -> list[SniffResult]:
     in_folder = other_files(path)
     captioned = captioned_files(path, in_folder)
     held_out = splits_beside_train(path)
+    for place in folders_of_images(path, captioned, set(held_out)):
+        captioned |= captions_alone(place, in_folder)
     left_out = {*captioned, *held_out}
     known = [file for file in in_folder if is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
