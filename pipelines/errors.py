@@ -17,12 +17,21 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    r"""As `printable`, with line ends as escapes, too: a name with one in it stays within its line.
+
+    >>> one_line("a\nb.txt")
+    'a\\nb.txt'
+    """
+    return printable(text).replace("\n", "\\n")
+
+
 class UserError(Exception):
     """Invalid user input: a recipe, a flag, a row, an unwritable store.
 
-    The message names the file, key or row, what it has, what was expected and what to do. The command line exits with
-    code 2. Ray pickles it between processes, so it carries a message and no other state.
+    The message names the file, key or row, what it has, what was expected and what to do; each argument is a line.
+    The command line exits with code 2. Ray pickles it between processes, so it carries a message and no other state.
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return "\n".join(one_line(str(line)) for line in self.args)

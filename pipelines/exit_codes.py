@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from cluster.termination import INTERRUPTED
 
 USER_ERROR, CLUSTER_ERROR = 2, 3
+UNUSABLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)  # of files that the user or a recipe names
 
 
 @contextmanager
@@ -26,6 +28,10 @@ def exit_codes() -> Iterator[None]:
     except OSError as error:
         from cluster.errors import disk_full
 
+        if error.filename is not None and error.errno in UNUSABLE_NAMES:
+            _fail(
+                UserError(f"{error.filename}: {error.strerror}; expected a file or folder that can be used"), USER_ERROR
+            )
         if not disk_full(error):
             raise
         _fail(ClusterError(f"{error.filename or 'a disk'}: no space left on the device; free some"), CLUSTER_ERROR)
@@ -35,5 +41,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def _fail(error: Exception, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    from pipelines.errors import printable
+
+    print(f"error: {printable(str(error))}", file=sys.stderr)
     sys.exit(code)

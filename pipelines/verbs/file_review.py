@@ -47,6 +47,7 @@ MAX_IMAGES = 100  # a few seconds of decoding
 MAX_COLUMN_ROWS = 2000  # of a file that is not judged as a whole: whose columns are counted
 MIN_ROWS = 300  # of each file, however many there are
 MIN_PERMUTATIONS = 16  # of the signatures, which are not needed here
+MAX_COLUMNS = 20  # that are named on one line
 MAX_REASONS = 5  # of a file, with the first row of each
 TURNS_CUT = {"before": "before the first user's", "after": "after the last reply that is learnt"}
 NO_STAGE = "no_stage"  # reason of rows that no stage trains on
@@ -313,7 +314,7 @@ def _parser(rows: str) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[[An
 
 def _source(file: SniffResult, **options: Any) -> Source:
     """The source as the recipe will have it."""
-    values = {**file.options, "path": str(file.path.absolute()), **options}
+    values = {**file.options, "path": [str(path.absolute()) for path in file.paths], **options}
     return SOURCES[file.kind].model_validate(values)
 
 
@@ -335,8 +336,9 @@ def describe_file(file: FileReview) -> list[str]:
         lines.append(f"    columns used: {', '.join(file.columns_used)}")
     for title, numbers in (("not used", file.columns_not_used), ("kept in meta", file.columns_kept)):
         if numbers:
-            columns = ", ".join(f"{name} ({about}{num_rows(number)})" for name, number in numbers.items())
-            lines.append(f"    columns {title}: {columns}")
+            columns = [f"{name} ({about}{num_rows(number)})" for name, number in numbers.items()]
+            more = f", and {len(columns) - MAX_COLUMNS:,} more" if len(columns) > MAX_COLUMNS else ""
+            lines.append(f"    columns {title}: {', '.join(columns[:MAX_COLUMNS])}{more}")
     for place, of in TURNS_CUT.items():
         if place in file.turns_cut:
             lines.append(f"    turns left out {of}: {about}{file.turns_cut[place]:,}")

@@ -19,7 +19,7 @@ from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.not_read import remedy
 from pipelines.data.sources.row_format import RowFormat
 from pipelines.data.sources.sniffing import SniffResult
-from pipelines.errors import UserError, printable
+from pipelines.errors import UserError, one_line
 from pipelines.recipe import yaml_lines
 from pipelines.store.artifacts import write_atomically
 from pipelines.verbs.file_review import MAX_REASONS, FileReview, describe_file, num_rows, review
@@ -27,7 +27,7 @@ from pipelines.verbs.file_review import MAX_REASONS, FileReview, describe_file, 
 MAX_SAMPLE_CHARACTERS = 100
 MAX_FILES = 20  # of a source that are shown one by one
 SUFFIXES = (
-    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|arrow|feather|html?|xhtml|warc|wet|pdf|docx|epub"
+    r"(\.(jsonl|ndjson|json|txt|md|rst|csv|tsv|parquet|arrow|feather|html?|xhtml|warc|wet|pdf|doc[xm]|epub"
     r"|tar|tgz|gz|zst|bz2|xz))+$"
 )
 MAX_SUFFIXES = 20
@@ -100,7 +100,7 @@ class Detected:
     def check(self) -> None:
         """Raises UserError if there is a refusal, or nothing was read."""
         if self.refusal or not self.sources:
-            raise UserError("\n".join([*self.refusal, f"no recipe is written; {EXPECTED}"]))
+            raise UserError(*_first(self.refusal), f"no recipe is written; {EXPECTED}")
 
 
 def _only_prompts(source: DetectedSource, file: FileReview) -> list[str]:
@@ -137,7 +137,7 @@ def detect(data: list[Path], out: Path) -> Detected:
         raise UserError(f"{out}: exists already; name another recipe with --out, or move this one away")
     found = [(argument, file) for argument in data for file in sniffing.sniff(argument)]
     num_names = Counter(path for path, _ in {(file.path, _name(file)) for _, file in found})
-    names = [_name(file) if num_names[file.path] > 1 else str(file.path) for _, file in found]
+    names = [_name(file) if file.files or num_names[file.path] > 1 else str(file.path) for _, file in found]
     files = [
         (argument, file, None if file.row_format is None else review(file, name, len(found)))
         for (argument, file), name in zip(found, names, strict=True)
@@ -155,7 +155,9 @@ def detect(data: list[Path], out: Path) -> Detected:
 
 
 def _name(file: SniffResult) -> str:
-    """The path of a file or folder, with the kind and split of what is read of it."""
+    """The path of a file or folder, with the kind and split of what is read of it, or how many of its files are."""
+    if file.files:
+        return f"{file.path} ({len(file.files):,} {file.kind} files)"
     split = file.options.get("split") if file.kind == "dataset" else None
     return f"{file.path} ({split or file.kind})"
 
@@ -165,6 +167,8 @@ def _passed_over(folder: Path) -> list[str]:
     suffixes = folder_files.passed_over(folder)
     splits = _splits(folder_files.splits_beside_train(folder))
     splits += [f"{file}: describes a data set; name it to read it" for file in folder_files.cards(folder)]
+    if caches := folder_files.caches(folder):
+        splits.append(f"{folder}: {_named(caches)}: kept by the library datasets for itself; name one to read it")
     if not suffixes:
         return splits
     numbers = ", ".join(f"{number:,} {suffix}" for suffix, number in suffixes.most_common(MAX_SUFFIXES))
@@ -217,7 +221,7 @@ def _group(files: Iterable[tuple[Path, SniffResult, FileReview]], folder: Path) 
     for members in groups.values():
         argument, first, _ = members[0]
         assert first.row_format is not None
-        paths = [file.path for _, file, _ in members]
+        paths = [path for _, file, _ in members for path in file.paths]
         if len(paths) > 1 and first.kind != "dataset" and set(paths) == _files_below(argument, first.kind):
             paths = [argument]
         absolute = [os.path.abspath(path) for path in paths]
@@ -310,14 +314,26 @@ def print_sources(detected: Detected) -> None:
         for text in source.sample:
             show(f"    {text[:MAX_SAMPLE_CHARACTERS]}{'…' if len(text) > MAX_SAMPLE_CHARACTERS else ''}")
         firsts = [first for file in source.files for first in file.firsts.values()]
-        for problem in source.problems:
-            if not any(first.endswith(problem) for first in firsts):
-                show(f"    note: {problem}")
+        notes = [problem for problem in source.problems if not any(first.endswith(problem) for first in firsts)]
+        for problem in _first(notes):
+            show(f"    note: {problem}")
         _print_files(source)
         if source.rows in UNUSED_ROWS:
             show(f"    listed, not used; they are for {UNUSED_ROWS[source.rows]}")
-    for problem in detected.left_out:
+    for problem in _first(detected.left_out):
         show(f"left out: {problem}")
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many there are besides."""
+    more = len(lines) - MAX_FILES
+    return lines if more <= 0 else [*lines[:MAX_FILES], f"{more:,} more of these; --json has all"]
+
+
+def _named(files: list[Path]) -> str:
+    """2 files (a.arrow, b.arrow): how many, and the first names."""
+    names = ", ".join(file.name for file in files[:MAX_REASONS])
+    return f"{len(files):,} {'file' if len(files) == 1 else 'files'} ({names}{', …' if files[MAX_REASONS:] else ''})"
 
 
 def _print_files(source: DetectedSource) -> None:
@@ -333,7 +349,7 @@ def _print_files(source: DetectedSource) -> None:
 
 def show(text: str) -> None:
     """Prints a line that may hold anything from a user's file."""
-    print(printable(text))
+    print(one_line(text))
 
 
 def write(out: Path, text: str) -> None:

@@ -79,6 +79,7 @@ def test_each_source_is_cleaned_by_its_own_rules(tmp_path: Path, session: Sessio
 
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+ANSWER = "The fourth month of the year that the people of the valley call the old one."
 POEM = "空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹喧归浣女，莲动下渔舟。"
 
 
@@ -139,6 +140,31 @@ def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_pat
         STAGE.run(checked(tmp_path, session, "wrong", decontaminate={"sets": ["maths"]}))
     with pytest.raises(UserError, match=r"decontaminate.sets: texts is training text .* `rows: prompts`"):
         STAGE.run(checked(tmp_path, session, "same", decontaminate={"sets": ["texts"]}))
+
+
+def test_a_task_file_is_an_evaluation_set_with_its_examples_and_scored_answers(
+    tmp_path: Path, session: Session
+) -> None:
+    prose = [PROSE.format(number) for number in range(30)]
+    held_out = {"question": f"The two mills: {ANSWER.lower().replace('people', 'last')}", "answer": "72"}
+    (tmp_path / "texts.jsonl").write_text("".join(
+        json.dumps({"text": text}) + "\n"
+        for text in [*prose, f"{prose[0]} {QUESTION}", f"{prose[1]} {ANSWER}", f"{prose[2]} {held_out['question']}"]
+    ))  # fmt: skip
+    document = {"name": "months", "description": prose[3], "examples": [
+        {"input": QUESTION, "target": "72"}, {"input": "Which month?", "target_scores": {ANSWER: 1, "None": 0}},
+    ], "test": [held_out]}  # fmt: skip
+    (tmp_path / "maths.jsonl").write_text(json.dumps(document, indent=1))
+    (tmp_path / "poems.csv").write_text(f"title,poem\n山居秋暝,{POEM}\n")
+    work = checked(tmp_path, session, "task", decontaminate={"sets": ["maths"]})
+    facts = STAGE.run(work)
+    assert facts["decontamination/rows_maths"] == facts["documents/dropped_contaminated"] == 3
+    listed = pq.read_table(work.draft.out / "contaminated.parquet").to_pylist()
+    assert [(row["id"].rsplit("/", 1)[1], row["set_row"]) for row in listed] == [("31", 1), ("32", 2), ("33", 3)]
+    references = work.references["maths"].model_copy(update={"rows": "conversations"})
+    work = replace(work, references={"maths": references}, draft=Draft(tmp_path / "other", "fingerprint"))
+    with pytest.raises(UserError, match=r"maths.jsonl:3: one of the list 'test'.* give maths `rows: prompts`, of"):
+        STAGE.run(work)
 
 
 def test_decontaminate_must_have_something_to_compare_with() -> None:

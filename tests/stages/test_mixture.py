@@ -209,6 +209,21 @@ def test_training_tokens_have_the_weights_of_groups_of_documents(
             run(tokens_stage.STAGE, tmp_path / by, wrong, session=session, corpus=corpus, tokenizer=tokenizer)
 
 
+def test_a_group_whose_weight_is_0_is_said_to_have_none(
+    session: Session, grouped: tuple[Path, Path], tmp_path: Path
+) -> None:
+    weights = {"prose": 0, "code": 0.5, "law": 0.5}
+    options = TokensOptions.model_validate({**SHARDED, "mixture": {**GROUPS, "weights": weights}})
+    corpus, tokenizer = grouped
+    output = io.StringIO()
+    _, facts = run(tokens_stage.STAGE, tmp_path, options, session=session, output=output, corpus=corpus,
+                   tokenizer=tokenizer)  # fmt: skip
+    number = sum(DOMAINS[i % len(DOMAINS)] in ("news", "小说") for part in PARTS for i in range(len(part)))
+    expected = f"{number + 15} documents are not used, as their domain has no weight: prose ({number}), no domain (15)"
+    assert expected in output.getvalue() and "0% of prose" not in output.getvalue()
+    assert facts["mixture/tokens_prose"] == 0
+
+
 @pytest.mark.parametrize(
     ("mixture", "problem"),
     [

@@ -103,6 +103,21 @@ def test_each_image_of_a_mixed_folder_is_read_once(tmp_path: Path) -> None:
     assert "columns kept in meta: cls (1 row), licence (1 row)" in init(folder, "--out", tmp_path / "b.yaml").output
 
 
+def test_documents_beside_pictures_are_no_captions_without_a_picture(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "mine")
+    for number in range(20):
+        (folder / f"essay {number}.txt").write_text(f"{ENGLISH} It was number {number}.")
+    done = init(folder, "--json", "--out", tmp_path / "recipe.yaml")
+    facts = json.loads(done.stdout)
+    assert "unreadable" not in facts["files"][f"{folder} (images)"]["not_used"]
+    assert facts["files"][f"{folder} (20 text files)"]["rows_used"] == 20
+    for number in range(1, 20):
+        (folder / f"essay {number}.txt").unlink()
+    facts = json.loads(init(folder, "--json", "--out", tmp_path / "other.yaml").stdout)
+    assert facts["files"][str(folder)]["not_used"]["unreadable"] == 1  # one among captions may be one of them
+    assert len(facts["files"]) == 1  # and is then no document, too
+
+
 def test_a_data_set_of_images_is_one_of_images(tmp_path: Path) -> None:
     data = tmp_path / "hub" / "data"
     data.mkdir(parents=True)

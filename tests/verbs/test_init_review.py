@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from cluster.session import Session
+from pipelines.cli import app
 from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES
@@ -233,6 +236,53 @@ def test_no_control_character_of_a_file_reaches_the_terminal(tmp_path: Path) -> 
     for output in (shown.output, as_json.output, refused.output):
         assert not set(output) & set("\x1b\x07\x9b\u202e")
     assert evil in json.loads(as_json.stdout)["files"][str(tmp_path / "mine.jsonl")]["columns_not_used"]
+
+
+def test_a_name_with_escapes_and_line_ends_stays_within_its_line(tmp_path: Path) -> None:
+    """Of files that are read, of one that is not there, of one that is broken, and of a recipe."""
+    evil = "\x1b[31mred\nerror: all is well"
+    escaped = "\\x1b[31mred\\nerror: all is well"
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows(folder / f"{evil}.jsonl", [*DOCUMENTS, "oops"])
+    (folder / f"{evil}.parquet").write_bytes(b"oops")
+    shown = init(folder, "--out", tmp_path / "r.yaml")
+    assert shown.exit_code == 0 and f"data/{escaped}.jsonl: read" in shown.stdout
+    assert f"left out: {folder}/{escaped}.parquet: nothing of it was understood" in shown.stdout
+    sources = reader.load(tmp_path / "r.yaml", STAGES).entry("corpus").sources.values()
+    assert [source.model_dump()["path"] for source in sources] == [f"data/{evil}.jsonl"]
+    gone = init(tmp_path / f"{evil}.csv", "--out", tmp_path / "s.yaml")
+    broken = init(folder / f"{evil}.parquet", "--out", tmp_path / "s.yaml")
+    halved = init(os.fsdecode(b"caf\xe9.jsonl"), "--out", tmp_path / "s.yaml")
+    named = CliRunner().invoke(app, ["plan", str(tmp_path / f"{evil}.yaml")])
+    too_long = init(tmp_path / f"{evil}{'n' * 300}", "--out", tmp_path / "s.yaml")
+    for done, name in ((gone, f"{escaped}.csv"), (broken, f"{escaped}.parquet"), (halved, "caf\\udce9.jsonl"),
+                       (named, f"{escaped}.yaml"), (too_long, f"{escaped}{'n' * 300}")):  # fmt: skip
+        assert done.exit_code == 2 and f"{name}: " in done.stderr
+        assert done.stderr.startswith("error: ") and done.stderr.count("\nerror: ") == 0
+    for done in (shown, gone, broken, halved, named, too_long):
+        assert "\x1b" not in done.output and "\nerror: all" not in done.output
+
+
+def test_of_thousands_of_files_the_terminal_shows_a_few_and_json_all(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number:03}.txt").write_text(f"{ENGLISH[0]} It was the day number {number} of the year.")
+        rows(folder / f"{number:03}.jsonl", ["oops"])
+    texts(folder / "rows.txt", ENGLISH)
+    shown = init(folder, "--out", tmp_path / "r.yaml")
+    assert shown.exit_code == 0 and f"{folder} (200 text files): read 200 rows" in shown.stdout
+    assert "left out: 180 more of these; --json has all" in shown.stdout
+    assert len(shown.stdout.splitlines()) < 50
+    facts = json.loads(init(folder, "--out", tmp_path / "s.yaml", "--json").stdout)
+    assert len(facts["sources"]["data"]["options"]["path"]) == len(facts["left_out"]) == 200
+    sources = reader.load(tmp_path / "r.yaml", STAGES).entry("corpus").sources
+    assert {name: len(source.parts()) for name, source in sources.items()} == {"data": 200, "rows": 1}
+    refused = init(*sorted(folder.glob("*.jsonl")), "--out", tmp_path / "t.yaml")
+    assert refused.exit_code == 2 and len(refused.stderr.splitlines()) == 22
+    wide = rows(tmp_path / "wide.jsonl", [{"text": text} | {f"c{n}": 1 for n in range(500)} for text in ENGLISH])
+    assert ", c19 (200 rows), and 480 more\n" in init(wide, "--out", tmp_path / "u.yaml").stdout
 
 
 def test_of_large_files_the_first_rows_are_judged_and_counts_are_estimates(

@@ -69,16 +69,16 @@ class EvaluationRow:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """Yields all texts of a record, however deep they are.
+    """Yields all texts of a record, however deep they are. Keys that have numbers alone are answers with scores.
 
-    >>> list(texts_of({"question": "Why?", "choices": ["a", "b"], "label": 1}))
-    ['Why?', 'a', 'b']
+    >>> list(texts_of({"question": "Why?", "choices": ["a", "b"], "target_scores": {"So.": 1}}))
+    ['Why?', 'a', 'b', 'So.']
     """
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from texts_of(inner)
+        are_scores = all(isinstance(inner, int | float) for inner in value.values())
+        yield from map(str, value) if are_scores else (text for inner in value.values() for text in texts_of(inner))
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from texts_of(inner)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from pipelines.data.sources.files import FileProblem
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,6 +23,15 @@ def batch_rows(num_rows: int, num_bytes: int) -> int:
 def column_names(schema: pyarrow.Schema) -> list[str]:
     """Lists a table's columns, and a.b for each column b within a column a."""
     return [name for field in schema for name in _names(field, "")]
+
+
+def check_names(schema: pyarrow.Schema) -> None:
+    """Raises FileProblem for a name that two columns have, of which a row could hold but one; UnicodeDecodeError for
+    one that is no text."""
+    column_names(schema)
+    doubled = sorted(name for name, times in Counter(schema.names).items() if times > 1)
+    if doubled:
+        raise FileProblem(f"the schema has {', '.join(doubled)} more than once; give each column its own name")
 
 
 def records(

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -64,6 +64,8 @@ class Csv(TextFileSource, RecordSource):
             del identity["quotes"]
             literal = [encodings.readable_name(file.name) for file in self.files() if self.quotes_are_text(file)]
             identity |= {"quotes_are_text": literal} if literal else {}
+            escaped = [encodings.readable_name(file.name) for file in self.files() if self._quotes_are_escaped(file)]
+            identity |= {"quotes_are_escaped": escaped} if escaped else {}
         if self.delimiter is None:
             delimiters = {encodings.readable_name(file.name): self.delimiter_of(file) for file in self.files()}
             others = {name: one for name, one in delimiters.items() if one not in (None, _usual_delimiter(name))}
@@ -73,14 +75,19 @@ class Csv(TextFileSource, RecordSource):
     def delimiter_of(self, file: Path) -> str | None:
         """The character between the cells of a file; None for data that is not text."""
         encoding = self.encoding_of(file)
-        return self.delimiter or (encoding and _found_format(file, encoding)[0])
+        return self.delimiter or (encoding and _found_format(file, encoding).delimiter)
 
     def quotes_are_text(self, file: Path) -> bool:
         """Whether quotation marks are text in a file, and enclose no cells."""
         encoding = self.encoding_of(file)
         if self.quotes is not None or encoding is None:
             return self.quotes == "text"
-        return _found_format(file, encoding)[2] and self.delimiter in (None, "\t")
+        return _found_format(file, encoding).quotes_are_text and self.delimiter in (None, "\t")
+
+    def _quotes_are_escaped(self, file: Path) -> bool:
+        """Whether quotes within the cells of a file are written with a backslash."""
+        encoding = self.encoding_of(file)
+        return self.quotes is None and encoding is not None and _found_format(file, encoding).quotes_are_escaped
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each record, numbered by the line on which it ends."""
@@ -115,12 +122,15 @@ class Csv(TextFileSource, RecordSource):
     def _reader(self, file: Path, stream: streams.Utf8Stream) -> tuple[_Lines, Iterator[list[str]]]:
         csv.field_size_limit(MAX_CELL_BYTES)
         # Bytes that are not text come through as lone surrogates, so that one bad row does not end the file.
-        lines = _Lines(io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline=""), self.max_row_bytes)
-        detected, is_announced, _ = _found_format(file, self.text_encoding(file))
-        if is_announced:
+        text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
+        escaped = self._quotes_are_escaped(file)
+        lines = _Lines(text, self.max_row_bytes, escaped)
+        found = _found_format(file, self.text_encoding(file))
+        if found.is_announced:
             next(lines)
         quoting = csv.QUOTE_NONE if self.quotes_are_text(file) else csv.QUOTE_MINIMAL
-        return lines, csv.reader(lines, delimiter=self.delimiter or detected, quoting=quoting, strict=True)
+        reader = csv.reader(lines, delimiter=self.delimiter or found.delimiter, quoting=quoting, strict=True)
+        return lines, map(delimiters.unmarked, reader) if escaped else reader
 
     def _unread(self, lines: _Lines, error: Exception) -> BadRow:
         """The bad row at the line where a record begins that cannot be read; its other lines are read again."""
@@ -151,8 +161,9 @@ class _TooLong(Exception):
 class _Lines:
     """The lines of a table, for csv.reader. Those of the record that is being read can be taken back."""
 
-    def __init__(self, stream: io.TextIOWrapper, max_characters: int):
+    def __init__(self, stream: io.TextIOWrapper, max_characters: int, quotes_are_escaped: bool):
         self.stream = stream
+        self.quotes_are_escaped = quotes_are_escaped
         self.max_characters = max_characters
         self.again: deque[str] = deque()  # lines that were taken back
         self.record: list[str] = []
@@ -194,7 +205,7 @@ class _Lines:
             raise _TooLong(f"no end within {look_ahead:,} characters, and many quotes before it are not closed")
         if len(self.record) > MAX_LINES:
             raise _TooLong(f"a record of more than {MAX_LINES:,} lines, the maximum")
-        return line
+        return delimiters.marked(line) if self.quotes_are_escaped else line
 
     def _skip_line(self) -> None:
         """Reads to the end of a line that is too long by itself."""
@@ -222,17 +233,28 @@ def _usual_delimiter(name: str) -> str:
     return "\t" if name.lower().endswith(TSV) else ","
 
 
-def _found_format(file: Path, encoding: str) -> tuple[str, bool, bool]:
-    """(delimiter of a file, whether its first line announces that, whether quotes are text in it)."""
+class _Format(NamedTuple):
+    """How the cells of a table are written."""
+
+    delimiter: str
+    is_announced: bool  # by the first line
+    quotes_are_text: bool
+    quotes_are_escaped: bool
+
+
+def _found_format(file: Path, encoding: str) -> _Format:
+    """How the cells of a file are written, found out from its beginning."""
     return _cached_format(file, encoding, *state(file))
 
 
 @lru_cache(maxsize=4096)
-def _cached_format(file: Path, encoding: str, size: int, modified_ns: int) -> tuple[str, bool, bool]:
+def _cached_format(file: Path, encoding: str, size: int, modified_ns: int) -> _Format:
     with streams.open_utf8(file, encoding) as stream:
         data = stream.read(delimiters.SAMPLE_BYTES)
     text = data.decode(errors="replace")
     if len(data) == delimiters.SAMPLE_BYTES:  # the last record may be cut
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
     delimiter = delimiters.detect(text, _usual_delimiter(file.name))
-    return delimiter, delimiters.is_announced(text), delimiters.quotes_are_text(text, delimiter)
+    literal = delimiters.quotes_are_text(text, delimiter)
+    escaped = not literal and delimiters.quotes_are_escaped(text, delimiter)
+    return _Format(delimiter, delimiters.is_announced(text), literal, escaped)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources.arrow_records import column_names, records
+from pipelines.data.sources.arrow_records import check_names, column_names, records
 from pipelines.data.sources.files import FileProblem, visible_files
 from pipelines.data.sources.parquet import Parquet
 from pipelines.data.sources.source import BadRow, Row
@@ -29,6 +29,8 @@ MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")  # files that `
 FILE_MARK = b"ARROW1"  # with which a file of batches begins that is no stream: Feather
 DESCRIPTIONS = (*MARKS, "dataset_infos.json")
 SHARD = re.compile(r"(?P<split>[A-Za-z0-9_.]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
+PREPARED = re.compile(r"(?:.*-)?(?P<split>[A-Za-z0-9_.]+?)(-\d{5}-of-\d{5})?\.arrow")  # of a cache: json-train.arrow
+CACHE = re.compile(r"(cache-|tmp).*\.arrow")  # what `map` and `filter` of the library datasets leave beside its data
 
 
 class Dataset(Parquet):
@@ -102,8 +104,13 @@ def data_sets(folder: Path) -> list[Path]:
 
 def files_of(data_set: Path) -> set[Path]:
     """The files of a data set's folder that are its data, or describe them."""
-    describing = (file for file in visible_files(data_set) if file.name in DESCRIPTIONS or file.suffix == ".arrow")
+    describing = (file for file in visible_files(data_set) if file.name in DESCRIPTIONS)
     return {*describing, *(file for files in splits(data_set).values() for file in files)}
+
+
+def is_cache(file: Path) -> bool:
+    """Whether a file is one that the library datasets keeps for itself, such as rows that `map` has changed."""
+    return CACHE.fullmatch(file.name) is not None
 
 
 def _is_saved(folder: Path) -> bool:
@@ -117,18 +124,27 @@ def _topmost(folders: set[Path]) -> set[Path]:
 
 
 def splits(folder: Path) -> dict[str, list[Path]]:
-    """The data files of each split of a data set, by the split's name: that of the folder, or in the files' names."""
+    """The data files of each split of a data set, by the split's name: that of the folder, or in the files' names.
+
+    Beside files as the hub names them one in Arrow is none of the set."""
+    files = [file for file in visible_files(folder) if file.suffix in (".parquet", ".arrow") and not is_cache(file)]
+    if any(SHARD.fullmatch(file.name) for file in files):
+        files = [file for file in files if file.suffix == ".parquet" or (file.parent / "state.json").is_file()]
     by_split: dict[str, list[Path]] = {}
-    for file in visible_files(folder):
-        if file.suffix == ".parquet" or (file.suffix == ".arrow" and not file.name.startswith("cache-")):
-            by_split.setdefault(_split(file, folder), []).append(file)
+    for file in files:
+        by_split.setdefault(_split(file, folder), []).append(file)
     return by_split
 
 
 def _split(file: Path, folder: Path) -> str:
     if match := SHARD.fullmatch(file.name):
         return match["split"]
-    return file.stem if file.suffix == ".parquet" else ("train" if file.parent == folder else file.parent.name)
+    if file.suffix == ".parquet":
+        return file.stem
+    prepared = PREPARED.fullmatch(file.name)
+    if prepared and (file.parent / "dataset_info.json").is_file() and not (file.parent / "state.json").is_file():
+        return prepared["split"]
+    return "train" if file.parent == folder else file.parent.name
 
 
 def _num_rows(reader: pyarrow.RecordBatchReader) -> int:
@@ -152,7 +168,7 @@ def _open(file: Path) -> pyarrow.RecordBatchReader:
         is_file = data.read(len(FILE_MARK)) == FILE_MARK
         data.seek(0)
         reader = _of_batches(pyarrow.ipc.open_file(data)) if is_file else pyarrow.ipc.open_stream(data)
-        column_names(reader.schema)  # may be no text
+        check_names(reader.schema)
         return reader
     except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise FileProblem(f"not an Arrow file or damaged ({error}); expected what save_to_disk writes") from None

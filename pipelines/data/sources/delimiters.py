@@ -15,6 +15,8 @@ NAMES = {"\t": "tab"}  # for messages
 SAMPLE_BYTES = 64 << 10  # of a file
 SAMPLE_RECORDS = 200
 ENCLOSED = re.compile(r'"([^"]|"")*"')
+ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')  # \" as Spark and MySQL write a quote within a cell
+MARK = "\ud800"  # half of a surrogate pair, which no text has
 ANNOUNCED = re.compile(r'"?sep=(.)"?(\r\n?|\n)', re.IGNORECASE)  # the first line that tells Excel, and is no record
 
 
@@ -51,6 +53,37 @@ def quotes_are_text(text: str, delimiter: str) -> bool:
         return False
     enclosed = sum(ENCLOSED.fullmatch(cell) is not None for cell in quoted)
     return 2 * enclosed <= len(quoted)
+
+
+def quotes_are_escaped(text: str, delimiter: str) -> bool:
+    r"""Whether a quote within a cell is written \" in a table of which `text` is the beginning: its first records are
+    cells of a table so, and are none as they stand.
+
+    >>> [quotes_are_escaped(f"id,text\n1,{cell}\n", ",") for cell in (r'"a \"b\" c"', r'"C:\"', r'"a \"b "c"')]
+    [True, False, False]
+    """
+    return ESCAPED.search(text) is not None and _is_broken(text, delimiter) and not _is_broken(marked(text), delimiter)
+
+
+def marked(text: str) -> str:
+    """Text with a mark for each quote that is escaped, which csv takes for a character like others."""
+    return ESCAPED.sub(rf"\1{MARK}", text)
+
+
+def unmarked(cells: list[str]) -> list[str]:
+    """The cells of a record of marked text, with quotes for the marks."""
+    return [cell.replace(MARK, '"') for cell in cells]
+
+
+def _is_broken(text: str, delimiter: str) -> bool:
+    """Whether something stands between the end of a cell and the next one; the last cell of the text may be cut."""
+    records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for _ in itertools.islice(records, SAMPLE_RECORDS):
+            pass
+    except csv.Error as error:
+        return "unexpected end" not in str(error)
+    return False
 
 
 def _regularity(text: str, delimiter: str) -> float:

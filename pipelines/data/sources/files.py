@@ -19,15 +19,15 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from pipelines.data.sources import cells, encodings, object_files, streams
 from pipelines.data.sources.column_names import Column
+from pipelines.data.sources.not_read import EMPTY, without_content
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
-from pipelines.errors import UserError, printable
+from pipelines.errors import UserError, one_line
 from pipelines.objects import is_url
 
 RAW_CHARACTERS = 500  # kept of a bad row: enough to recognise it
 MAX_ROW_BYTES = 64 << 20
 HIDDEN_FOLDERS = ("__MACOSX", "lost+found")  # besides names that begin with a dot
-EMPTY = "the file is empty; expected at least one row"
 
 
 class FileProblem(Exception):
@@ -138,10 +138,10 @@ class FileSource(Source):
     def display_path(self, file: Path) -> str:
         """Returns a file's path for messages: relative to the recipe's folder if it lies inside; an object's URL."""
         if self._cache is not None and (url := object_files.url_of(file, self._cache)) is not None:
-            return printable(url)
+            return one_line(url)
         folder = self._folder.absolute()
         path = file.relative_to(folder) if file.is_relative_to(folder) else file
-        return printable(encodings.readable_name(path.as_posix()))
+        return one_line(encodings.readable_name(path.as_posix()))
 
     def too_long(self, size: int) -> str:
         """The problem with a row of this size. Of a larger file one byte more than allowed is read."""
@@ -150,8 +150,8 @@ class FileSource(Source):
 
     def _pieces(self, file: Path, *, alone: bool) -> Iterator[dict[str, Any]]:
         try:
-            if file.stat().st_size == 0:
-                raise FileProblem(EMPTY)
+            if problem := without_content(file):
+                raise FileProblem(problem)
             yield from self.pieces(file)
         except FileProblem as problem:
             if alone:
@@ -360,8 +360,8 @@ def _hidden(file: Path, named: tuple[str, ...]) -> bool:
 def check_readable(file: Path) -> None:
     """Raises UserError if the file is missing, empty or unreadable."""
     _check_exists(file)
-    if file.stat().st_size == 0:
-        raise UserError(f"{file}: {EMPTY}")
+    if problem := without_content(file):
+        raise UserError(f"{file}: {problem}")
 
 
 def _check_exists(file: Path) -> None:

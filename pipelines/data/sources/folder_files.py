@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipelines.data.sources import SOURCES
-from pipelines.data.sources.dataset import DESCRIPTIONS, data_sets, files_of
+from pipelines.data.sources.dataset import DESCRIPTIONS, data_sets, files_of, is_cache
 from pipelines.data.sources.files import FileSource, RecordSource, visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files
@@ -16,7 +16,7 @@ CARDS = ("readme.md", *DESCRIPTIONS)  # of data sets
 
 
 def other_files(folder: Path) -> list[Path]:
-    """The files of a folder but for those of the data sets in it."""
+    """The files of a folder but for those of the data sets in it, and for caches."""
     described, others = _divided(folder)
     return [file for file in others if file not in described]
 
@@ -26,11 +26,16 @@ def cards(folder: Path) -> list[Path]:
     return _divided(folder)[0]
 
 
+def caches(folder: Path) -> list[Path]:
+    """The files below a folder that the library datasets keeps for itself."""
+    return [file for file in visible_files(folder) if is_cache(file)]
+
+
 def _divided(folder: Path) -> tuple[list[Path], list[Path]]:
     """(those that describe a data set below them, all) of a folder's files that are not in the data sets in it."""
     sets = data_sets(folder)
     of_sets = {file for one in sets for file in files_of(one)}
-    others = [file for file in visible_files(folder) if file not in of_sets]
+    others = [file for file in visible_files(folder) if file not in of_sets and not is_cache(file)]
     named = [file for file in others if file.name.lower() in CARDS]
     return [file for file in named if any(one.is_relative_to(file.parent) for one in sets)], others
 

@@ -57,8 +57,7 @@ def parts(top: Path, images: list[Path], others: list[Path], where: str) -> list
         size = sum(file.stat().st_size for file in files)
         result.append(Part(index=len(result), where=where, group=where, bytes=size, args=args))
     metadata = [file for file in others if file.name in METADATA_FILES]
-    beside = {caption for image in images for caption in captions_beside(image)}
-    left_over = [file for file in others if file not in beside and file not in metadata]
+    left_over = without_image(images, others)
     if metadata or left_over:
         args = {
             "metadata": [str(file) for file in metadata],
@@ -67,6 +66,13 @@ def parts(top: Path, images: list[Path], others: list[Path], where: str) -> list
         }
         result.append(Part(index=len(result), where=where, group=where, args=args))
     return result
+
+
+def without_image(images: list[Path], others: list[Path]) -> list[Path]:
+    """The captions of no image; more of them than images are documents, beside which there are pictures, too."""
+    beside = {caption for image in images for caption in captions_beside(image)}
+    left_over = [file for file in others if file not in beside and file.name not in METADATA_FILES]
+    return left_over if len(left_over) <= len(images) else []
 
 
 def read_images(part: Part, columns: CaptionColumns, max_bytes: int) -> Iterator[Row | BadRow]:

@@ -9,10 +9,11 @@ import itertools
 from pathlib import Path
 
 from pipelines.data.sources import image_folders
+from pipelines.data.sources.captions import TEXT_SUFFIXES
 from pipelines.data.sources.files import FileProblem
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
-from pipelines.data.sources.images import IMAGE_COLUMNS, Images, is_container
+from pipelines.data.sources.images import CAPTION_SUFFIXES, IMAGE_COLUMNS, Images, is_container
 from pipelines.data.sources.parquet import open_parquet
 from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError
@@ -34,6 +35,14 @@ def captioned_files(folder: Path, files: list[Path]) -> set[Path]:
     source = Images.model_validate({"kind": "images", "path": str(folder.absolute())})
     read = set(source.files())
     return {*images, *captions, *(file for file in files if is_container(file) and file.absolute() in read)}
+
+
+def captions_alone(top: Path, files: list[Path]) -> set[Path]:
+    """Text among these files that a source of images in a folder takes for captions of no image: no documents."""
+    below = [file for file in files if file.is_relative_to(top)]
+    images = [file for file in below if file.name.lower().endswith(IMAGE_SUFFIXES)]
+    others = [file for file in below if file.name.lower().endswith(CAPTION_SUFFIXES)]
+    return {file for file in image_folders.without_image(images, others) if file.name.lower().endswith(TEXT_SUFFIXES)}
 
 
 def holds_images(file: Path) -> bool:

@@ -15,14 +15,14 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from pipelines.data.sources import task_files
 from pipelines.data.sources.cells import has_value, is_dialogue
 from pipelines.data.sources.conversation_formats import has_instances
-from pipelines.data.sources.split_names import HELD_OUT
+from pipelines.data.sources.split_names import HELD_OUT, TRAIN
 from pipelines.data.sources.streams import Utf8Stream
+from pipelines.data.sources.unique_keys import PLAIN, PLAIN_KEYS, TwoValues, UniqueKeysDecoder, decoder
 
 CHUNK_BYTES = 1 << 20
 EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
@@ -33,10 +33,13 @@ MAX_KEYS = 100  # kinds of objects that are remembered
 SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 ARRAY = re.compile(r"\[[ \t\r]*(\n|\{|\])")  # how an array begins, where a line of JSON may be broken
 FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)"\s*:')  # of an object that may be broken further on
-OBJECTS = re.compile(r"\[\s*\{")
-BEGUN = re.compile(r'"([^"\\]*)"\s*:\s*\[\s*$')  # the name of a list, up to its first object
+OBJECTS = re.compile(r"\[\s*(?:null\s*,\s*)*\{")
+BEGUN = re.compile(r'"([^"\\]*)"\s*:?\s*\[\s*$')  # the name of a list, up to its first object
 MAX_SPACE = 1000  # between the begin of a list and its first object
-WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*\[\s*\{{', re.IGNORECASE)
+WRAPPED = re.compile(rf'"(?:{"|".join(LISTS)})"\s*:\s*(?={OBJECTS.pattern})', re.IGNORECASE)
+# A list that is held out, up to its first object: also where something is wrong before that.
+HELD_OUT_LIST = re.compile(rf'"({"|".join(HELD_OUT)})"\s*:?\s*\[[^"\]]{{0,{MAX_SPACE}}}\{{', re.IGNORECASE)
+EXPECTED = 'expected {"train": [rows], "test": [rows]}'
 
 
 @dataclass(frozen=True)
@@ -60,69 +63,24 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
     if value is None:
         cut = not end or first.rstrip().endswith(("{", "[", ",", ":"))
         over_lines = first.strip() == "{" and _parsed(rest.lstrip().partition("\n")[0]) is None  # else it is broken
-        return text.startswith("{") and cut and (not lines_expected or over_lines)
+        is_begun = any(re.search(r"\[[ \t\r]*$", line) for line in text[:CHUNK_BYTES].split("\n", 20)[:20])
+        held_out = is_begun and HELD_OUT_LIST.search(text) is not None  # no line of JSON ends with a bracket
+        return text.startswith("{") and (held_out or (cut and (not lines_expected or over_lines)))
     if rest.strip() or (lines_expected and is_dialogue(value)):
         return False
-    return isinstance(value, list) or (not lines_expected and isinstance(value, dict) and _is_wrapped(value))
+    if not lines_expected and isinstance(value, dict):
+        return _is_wrapped(value) or bool(_lists_within(value))
+    return isinstance(value, list)
 
 
-class TwoValues(ValueError):
-    """A key has two values in one object, of which json keeps the last."""
-
-
-class UniqueKeysDecoder(json.JSONDecoder):
-    """A decoder of JSON that raises TwoValues if one of its keys has two values in one object; of other keys it keeps
-    the last. keys: None for all keys."""
-
-    def __init__(self, keys: tuple[str, ...] | None):
-        super().__init__(object_pairs_hook=self._object)
-        self.keys = keys
-        self.spellings = [{json.dumps(key), json.dumps(key, ensure_ascii=False)} for key in keys or ()]
-
-    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
-        """(value at a place of a text, its end). Raises JSONDecodeError, TwoValues."""
-        if self.keys is not None:
-            value, end = PLAIN.raw_decode(s, idx)
-            if not self._may_repeat(s, idx, end):  # found out in half the time of a hook for each object
-                return value, end
-        return super().raw_decode(s, idx)
-
-    def _may_repeat(self, text: str, start: int, end: int) -> bool:
-        """Whether one of the keys stands in a part of a text more than once, as key or as text."""
-        for spellings in self.spellings:  # a loop, for it is run for each row
-            count = 0
-            for spelling in spellings:
-                count += text.count(spelling, start, end)
-            if count > 1:
-                return True
-        return False
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            for key, value in pairs:
-                if record[key] != value and (self.keys is None or key in self.keys):
-                    text = f"the key {key!r} has two values in one object; expected each key once: rename or remove one"
-                    raise TwoValues(text)
-        return record
-
-
-PLAIN = json.JSONDecoder()
-
-
-PLAIN_KEYS = UniqueKeysDecoder(())  # of which none has to be unique
-
-
-@lru_cache(maxsize=64)
-def decoder(keys: tuple[str, ...] | None) -> UniqueKeysDecoder:
-    """The decoder for these keys, made once."""
-    return UniqueKeysDecoder(keys)
-
-
-def values(stream: Utf8Stream, max_characters: int, keys: tuple[str, ...] | None = None) -> Iterator[Any]:
+def values(
+    stream: Utf8Stream, max_characters: int, keys: tuple[str, ...] | None = None, *, all_lists: bool = False
+) -> Iterator[Any]:
     """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON, and for a value
-    in which one of the keys has two values in one object; None: any key."""
-    yield from _Reader(stream, max_characters, decoder(keys)).values()
+    in which one of the keys has two values in one object; None: any key.
+
+    all_lists: what is held out, and any other list of objects, is read like the rows beside it."""
+    yield from _Reader(stream, max_characters, decoder(keys), all_lists=all_lists).values()
 
 
 def names_beside_rows(stream: Utf8Stream, max_characters: int) -> list[str]:
@@ -138,11 +96,12 @@ class _NotJson(Exception):
 
 
 class _Reader:
-    def __init__(self, stream: Utf8Stream, max_characters: int, decoder: UniqueKeysDecoder):
+    def __init__(self, stream: Utf8Stream, max_characters: int, decoder: UniqueKeysDecoder, *, all_lists: bool = False):
         self.stream = stream
         self.max_characters = max_characters
         self.utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.decoder = decoder
+        self.all_lists = all_lists
         self.text = ""
         self.position = 0
         self.dropped = 0  # characters before the text in memory
@@ -183,16 +142,39 @@ class _Reader:
                 yield from self._wrapped()
             elif character == "," and not first:  # between objects, as in an array
                 self.position += 1
+            elif character == "{" and first:
+                yield from self._first_object()
             else:
                 yield self._value()
             first = False
+
+    def _first_object(self) -> Iterator[Any]:
+        """The first object of a document, which is a row. Of one that is broken, and has a list of rows that are held
+        out, nothing is read on: where it ends cannot be told."""
+        is_after_damage = bool(self.keys)
+        try:
+            value = self._value()
+        except _NotJson as error:
+            raw = self.text[self.position : self.position + 500]
+            held_out = HELD_OUT_LIST.search(self.text, self.position)
+            if held_out is None or is_after_damage:
+                raise
+            problem = f"not JSON ({error}), with a list {held_out[1]!r}, which is not for training"
+            yield Damaged(f"{problem}: nothing of the file is read. Repair it; {EXPECTED}", raw)
+            while self._more():
+                self.position = len(self.text)
+            self.position = len(self.text)
+            return
+        lists = _lists_within(value) if isinstance(value, dict) and not is_after_damage else []
+        problem = f"the lists of objects {', '.join(lists)} stand within another object, and are not read; {EXPECTED}"
+        yield Damaged(problem, str(value)) if lists else value
 
     def _array(self) -> Iterator[Any]:
         """The values of an array, from within it up to and with its end."""
         self.in_array = True
         while (character := self._peek()) != "]":
             value = self._value()
-            if self.left_out is not None:
+            if self.left_out is not None and not self.all_lists:
                 yield replace(self.left_out, raw=str(value))
             else:
                 yield task_files.row(self.definition, value) if self.definition else value
@@ -221,9 +203,13 @@ class _Reader:
             if self._peek() == "[" and (str(name).lower() in LISTS or self.left_out is not None):
                 self.position += 1
                 yield from self._array()
-            elif not _is_list_of_objects(value := self._value()):
+            elif not _has_objects(value := self._value()):
                 is_read = self.definition and str(name).lower() == task_files.DEFINITION
                 self.beside += [str(name)] if has_value(value) and not is_read else []
+            elif self.all_lists:
+                yield from value
+            elif (left_out := self._by_name(str(name))) is not None:
+                yield from (replace(left_out, raw=str(item)) for item in value)
             else:
                 expected = "expected rows under one name; give each list a file of its own, or join them"
                 yield Damaged(f"the list {name!r} of {len(value):,} objects is not read: {expected}", str(value[0]))
@@ -260,7 +246,7 @@ class _Reader:
             pass
         text = self.text[self.position : self.position + CHUNK_BYTES]
         match = WRAPPED.search(text)
-        before = _parsed(f"{text[: match.end() - 1]}]}}") if match is not None else None
+        before = _parsed(f"{text[: match.end()]}[]}}") if match is not None else None
         if match is None or before is None:
             return False
         if '"instances"' not in text.lower():
@@ -269,7 +255,7 @@ class _Reader:
             self._decode()
             document = PLAIN.raw_decode(self.text, self.position)[0]
         except _NotJson:  # broken, or larger than a row may be
-            document = {**before, list(before)[-1]: [_first_item(text, match.end() - 1)]}
+            document = {**before, list(before)[-1]: [_first_item(text, text.index("{", match.end()))]}
         self.definition = task_files.definition_of(document)
         return not has_instances(document)
 
@@ -292,8 +278,9 @@ class _Reader:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - EDGE_CHARACTERS
                 if cut and len(self.text) > last:
                     raise too_large from None
+                place = error.pos - self.position
                 if not cut or not self._more():
-                    raise _NotJson(error.msg) from None
+                    raise _NotJson(error.msg + (f" after {place:,} characters" if place else "")) from None
             except RecursionError:
                 raise _NotJson("nested too deeply") from None
             except ValueError as error:
@@ -327,8 +314,9 @@ class _Reader:
             if isinstance(value, Damaged):
                 continue
             if frozenset(value) in self.keys or (not self.keys and (first_key is None or first_key[1] in value)):
-                if self.in_wrapper and begun is not None:  # what was passed over ends with the begin of another list
+                if begun is not None and (self.in_wrapper or not self.in_array):  # another list begins
                     self.left_out = self._by_name(begun[1])
+                    self.in_array = self.in_array or self.left_out is not None
                 return True
         return False
 
@@ -362,14 +350,26 @@ class _Reader:
         return bool(data)
 
 
-def _is_list_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, dict) for item in value)
+def _has_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def _is_wrapped(value: dict[str, Any]) -> bool:
     """Whether an object is only there to hold a list of objects."""
-    lists = [inner for name, inner in value.items() if name.lower() in LISTS and isinstance(inner, list)]
-    return any(map(_is_list_of_objects, lists)) and not has_instances(value)
+    lists = [inner for name, inner in value.items() if name.lower() in LISTS]
+    return any(map(_has_objects, lists)) and not has_instances(value)
+
+
+def _lists_within(value: dict[str, Any]) -> list[str]:
+    """The lists of objects, as a.b, in objects that are named as splits, or in the only one that there is."""
+    return [
+        f"{name}.{inner_name}"
+        for name, inner in value.items()
+        if isinstance(inner, dict)
+        for inner_name, items in inner.items()
+        if _has_objects(items)
+        and (name.lower() in (*TRAIN, *HELD_OUT) or (len(value) == 1 and inner_name.lower() in (*LISTS, *HELD_OUT)))
+    ]
 
 
 def _first_item(text: str, start: int) -> Any:

@@ -16,8 +16,8 @@ from pipelines.data.sources import encodings, json_documents, json_texts, stream
 from pipelines.data.sources.cells import as_record
 from pipelines.data.sources.encodings import BOM
 from pipelines.data.sources.files import MAX_ROW_BYTES, RAW_CHARACTERS, RecordSource, TextFileSource, type_name
-from pipelines.data.sources.json_documents import TwoValues, UniqueKeysDecoder
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Texts
+from pipelines.data.sources.unique_keys import TwoValues, UniqueKeysDecoder, decoder
 
 BLOCK_BYTES = 1 << 20  # read at a time
 RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
@@ -73,7 +73,7 @@ class Jsonl(TextFileSource, RecordSource):
         """Yields the rows of lines. texts: what reads many lines together, where all of them are as expected."""
         start = args.get("start", 0)
         number = (args["first_row"] or self._first_row(file, start)) - 1
-        decoder = json_documents.decoder(self._unique_keys())
+        unique_keys = decoder(self._unique_keys())
         with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
             lines, single_bytes = streams.bounded_lines(stream, self.max_row_bytes), 0  # to be read line by line
             while True:
@@ -91,7 +91,7 @@ class Jsonl(TextFileSource, RecordSource):
                 if line.startswith(BOM):  # of a file that was joined to others
                     line = line.removeprefix(BOM)
                 if line.strip():
-                    yield self._line_row(number, line, size, encoding, decoder)
+                    yield self._line_row(number, line, size, encoding, unique_keys)
             if stream.damage:
                 yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows line {number} is lost")
         if "stop" in args:
@@ -131,7 +131,8 @@ class Jsonl(TextFileSource, RecordSource):
     def _document_rows(self, file: Path, encoding: str) -> Iterator[Row | BadRow]:
         with streams.open_utf8(file, encoding) as stream:
             number = 0
-            values = json_documents.values(stream, self.max_row_bytes, self._unique_keys())
+            prompts = self.rows == "prompts"  # of an evaluation set all is what no training text may have
+            values = json_documents.values(stream, self.max_row_bytes, self._unique_keys(), all_lists=prompts)
             for number, value in enumerate(values, 1):
                 record = as_record(value)
                 if record is not None:

@@ -1,6 +1,6 @@
 """Files that no kind of source reads: what they are, and what to do with them.
 
-A guess for messages, by suffix; nothing here decides what is read.
+By suffix it is a guess for messages, which decides nothing on what is read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ FORMS: tuple[tuple[str, str, str], ...] = (  # suffixes, what the file is, what 
     (".mp3 .wav .flac .ogg .m4a .mp4 .mkv .mov .webm .avi", "sound or film", "write down what is said as text"),
     (".heic .svg .psd", "an image of another format", "save it as JPEG or PNG"),
 )
+EMPTY = "the file is empty; expected at least one row"
+POINTER = b"version https://git-lfs.github.com/spec/v1"  # with which Git LFS begins what stands for a file
 TEXT_FORMS = (".rtf", ".ipynb", ".fb2", ".svg")  # text by their content, which is no text to learn
 
 
@@ -33,3 +35,12 @@ def remedy(path: Path) -> str | None:
     return next(
         (f"{form}, which is not read: {advice}" for suffixes, form, advice in FORMS if suffix in suffixes.split()), None
     )
+
+
+def without_content(file: Path) -> str | None:
+    """What is wrong with a file that is empty, or has only the name of its content; None for any other."""
+    if file.stat().st_size == 0:
+        return EMPTY
+    with file.open("rb") as stream:
+        is_pointer = stream.read(len(POINTER)) == POINTER
+    return "a pointer of Git LFS in place of the file; expected its content: git lfs pull" if is_pointer else None

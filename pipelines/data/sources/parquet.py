@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.sources.arrow_records import batch_rows, column_names, records
+from pipelines.data.sources.arrow_records import batch_rows, check_names, column_names, records
 from pipelines.data.sources.files import FileProblem, RecordSource
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Row
 
@@ -64,7 +64,7 @@ def open_parquet(file: Path) -> pyarrow.parquet.ParquetFile:
 
     try:
         table = pyarrow.parquet.ParquetFile(file)
-        column_names(table.schema_arrow)  # may be no text
+        check_names(table.schema_arrow)
         return table
     except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise FileProblem(f"not a Parquet file or damaged ({error}); expected a complete Parquet file") from None

@@ -18,6 +18,7 @@ CHAT_MARKS = re.compile(
     r"|\A\s*(?:Human|User|USER|用户|人类)[:：](?=[\s\S]*\n\s*(?:Assistant|ASSISTANT|AI|Bot|助手|机器人)[:：])",
     re.MULTILINE,
 )
+MAX_NAME_CHARACTERS = 40  # of a column, as a rule
 CHOICES = ("choices", "options", "选项")
 LETTERS = ("a", "b")  # columns of choices, one each
 CHOICE = re.compile(r"\s*\(?(?:[A-Ha-h]|\d)\)?\s*")  # the letter or number of one
@@ -29,9 +30,18 @@ def notes(
     """The notes on a file's rows. name: the file's; texts: what is read of each row; beside: names beside the rows of
     a document."""
     found = [f"beside the rows, and not read: {', '.join(beside)}"] if beside else []
+    found += [*_of_header(row_format)] if row_format.rows == "text" else []
     found += [*_of_text(records, texts)] if row_format.rows == "text" else []
     found += [*_of_choices(records, row_format)] if row_format.rows == "conversations" else []
     return [f"{name}: {note}" for note in found]
+
+
+def _of_header(row_format: RowFormat) -> Iterator[str]:
+    """A first line that is taken for the names of columns, and is a row by what it says."""
+    column = row_format.columns[0]
+    if len(column) > MAX_NAME_CHARACTERS:
+        said = f"{column[:MAX_NAME_CHARACTERS]}…"
+        yield f"the text is in a column named {said!r}: if that is a row, give the table a first line of names"
 
 
 def _of_text(records: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Iterator[str]:
@@ -63,3 +73,15 @@ def _choices(record: Mapping[str, Any]) -> tuple[str, ...]:
     together = first_column(record, CHOICES, lambda value: isinstance(value, list | dict) and has_value(value))
     apart = [first_column(record, (letter,), has_value) for letter in LETTERS]
     return (together,) if together is not None else tuple(name for name in apart if name is not None and all(apart))
+
+
+def is_table_in_an_object(record: dict[str, Any]) -> bool:
+    """Whether the only row of a file is a table: {column: {number: cell}}, {id: row}, {column: [cells]}, or
+    {"columns": …, "data": [[cells]]}."""
+    values = [value for value in record.values() if isinstance(value, dict | list)]
+    objects = [frozenset(value) for value in values if isinstance(value, dict)]
+    if len(objects) == len(record):
+        return len(set(objects)) == 1 and (len(objects) > 1 or all(str(key).isdigit() for key in objects[0]))
+    lists = [value for value in values if isinstance(value, list)]
+    items = [item for value in lists for item in value]
+    return len(lists) == len(record) and len(items) > 0 and not any(isinstance(item, dict) for item in items)

@@ -23,10 +23,10 @@ from pipelines.data.sources.column_names import CONTENT_KEYS, ROLE_KEYS, TEXT_CO
 from pipelines.data.sources.dataset import data_sets, splits
 from pipelines.data.sources.delimiters import DELIMITERS
 from pipelines.data.sources.files import FileSource, RecordSource, check_readable, value_of
-from pipelines.data.sources.folder_files import cards, is_known, other_files, source_kind, splits_beside_train
+from pipelines.data.sources.folder_files import caches, cards, is_known, other_files, source_kind, splits_beside_train
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
-from pipelines.data.sources.image_sniffing import captioned_files, first_captions, holds_images
+from pipelines.data.sources.image_sniffing import captioned_files, captions_alone, first_captions, holds_images
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.not_read import TEXT_FORMS, remedy
 from pipelines.data.sources.record_formats import main_format
@@ -65,6 +65,12 @@ class SniffResult:
     options: Mapping[str, Any]  # the source as a recipe would write it, without its path
     sample: tuple[str, ...]  # the first rows, as text
     problems: tuple[str, ...]  # for the user: bad rows, no column with text
+    files: tuple[Path, ...] = ()  # of a folder that is not read as a whole
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What a recipe names."""
+        return self.files or (self.path,)
 
 
 def sniff(path: Path) -> list[SniffResult]:
@@ -76,6 +82,8 @@ def sniff(path: Path) -> list[SniffResult]:
     in_folder = other_files(path)
     captioned = captioned_files(path, in_folder)
     held_out = splits_beside_train(path)
+    for place in folders_of_images(path, captioned, set(held_out)):
+        captioned |= captions_alone(place, in_folder)
     left_out = {*captioned, *held_out}
     known = [file for file in in_folder if is_known(file) and file not in left_out]
     files = {kind: [file for file in known if source_kind(file) == kind] for kind in SOURCES}
@@ -84,15 +92,19 @@ def sniff(path: Path) -> list[SniffResult]:
     described = cards(path)
     for kind, named in files.items():
         whole = kind != "images" and not issubclass(SOURCES[kind], RecordSource)
-        others = [file for file in (*held_out, *described) if source_kind(file) == kind]
+        others = [file for file in (*held_out, *described, *captioned) if source_kind(file) == kind]
         place = common_folder(path, set(named)) if others else path  # train/ alone
-        whole = whole and not any(map(_rows_in_text, named))
-        if len(named) > 1 and whole and not any(file.is_relative_to(place) for file in others):
-            results.append(_with_split_names(_sniff_documents(place, named, kind), named))
-        else:
-            results += [_sniff_among_others(file, kind) for file in named]
+        documents = [file for file in named if whole and not _rows_in_text(file)]
+        if len(documents) > 1:
+            is_whole = len(documents) == len(named) and not any(file.is_relative_to(place) for file in others)
+            results.append(_with_split_names(_sniff_documents(place, documents, kind, is_whole=is_whole), documents))
+            named = sorted({*named} - {*documents})
+        results += [_sniff_among_others(file, kind) for file in named]
     if not results:
-        raise UserError(f"{path}: no file in this folder is of a known kind; expected {_suffixes()}")
+        cached = (
+            f"; {len(caches(path)):,} are caches of the library datasets, read if you name them" if caches(path) else ""
+        )
+        raise UserError(f"{path}: no file in this folder is of a known kind{cached}; expected {_suffixes()}")
     return results
 
 
@@ -204,13 +216,14 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     bad_rows = [row for row in rows if isinstance(row, BadRow) and not row.reason]
     problems = [f"{path.name}:{row.row}: {row.problem}" for row in bad_rows][:DISPLAYED_ROWS]
     row_format, count = main_format(records)
-    is_table = len(records) == 1 and _is_table_in_an_object(records[0])
+    is_table = len(records) == 1 and row_notes.is_table_in_an_object(records[0])
     if row_format is None or (is_table and row_format.rows == "text"):
         if records:
             names = ", ".join(itertools.islice(records[0], MAX_NAMES)) + (", …" if len(records[0]) > MAX_NAMES else "")
+            names = names or "none"
             problems.append(f"{path.name}: no column with text; columns are: {names}{ONE_ROW if is_table else ''}")
         elif not problems:
-            problems.append(f"{path.name}: no rows; expected at least one below the names of the columns")
+            problems.append(f"{path.name}: no rows; expected at least one")
         return SniffResult(path, base["kind"], None, "en", source.encoding_of(path), base, (), tuple(problems))
     if count < len(records):
         problems.append(f"{path.name}: {len(records) - count} of {len(records)} sampled rows have another format")
@@ -221,17 +234,6 @@ def _sniff_records(path: Path, base: dict[str, str]) -> SniffResult:
     options = {**base, **_row_options(row_format, language, records)}
     encoding = source.encoding_of(path)
     return SniffResult(path, base["kind"], row_format, language, encoding, options, _sample(texts), tuple(problems))
-
-
-def _is_table_in_an_object(record: dict[str, Any]) -> bool:
-    """Whether the only row of a file is a table: {column: {number: cell}}, {id: row}, {column: [cells]}, or
-    {"columns": …, "data": [[cells]]}."""
-    values = [value for value in record.values() if isinstance(value, dict | list)]
-    objects = [frozenset(value) for value in values if isinstance(value, dict)]
-    if len(objects) == len(record):
-        return len(set(objects)) == 1 and (len(objects) > 1 or all(str(key).isdigit() for key in objects[0]))
-    lists = [value for value in values if isinstance(value, list)]
-    return len(lists) == len(record) and not any(isinstance(item, dict) for value in lists for item in value)
 
 
 def _sniff_images(path: Path) -> SniffResult:
@@ -306,10 +308,13 @@ def _has_groups(records: list[dict[str, Any]], column: str) -> bool:
     return short and (len(set(values)) < len(values) or len(values) == 1)
 
 
-def _sniff_documents(path: Path, files: list[Path], kind: str) -> SniffResult:
-    """Detects how a file of text, or a folder of them, divides into documents, and its language."""
+def _sniff_documents(path: Path, files: list[Path], kind: str, *, is_whole: bool = True) -> SniffResult:
+    """Detects how a file of text, or a folder of them, divides into documents, and its language.
+
+    is_whole: the files are all that a source reads of the path."""
     options = {"kind": kind} | ({"split": _text_split(files)} if kind == "text" else {})
-    source = SOURCES[kind].model_validate({**options, "path": str(path.absolute())})
+    paths = [path] if is_whole else files
+    source = SOURCES[kind].model_validate({**options, "path": [str(one.absolute()) for one in paths]})
     rows = itertools.islice(((part, row) for part in source.parts() for row in source.read(part)), MAX_ROWS)
     texts, problems = [], []
     for part, row in rows:
@@ -324,7 +329,10 @@ def _sniff_documents(path: Path, files: list[Path], kind: str) -> SniffResult:
     assert isinstance(source, FileSource)
     names = dict.fromkeys(filter(None, map(source.encoding_of, files)))
     encoding, sample = ", ".join(names) or None, _sample(texts)
-    return SniffResult(path, kind, row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]))
+    return SniffResult(
+        path, kind, row_format, language, encoding, options, sample, tuple(problems[:DISPLAYED_ROWS]),
+        () if is_whole else tuple(files),
+    )  # fmt: skip
 
 
 def _text_split(files: list[Path]) -> str:
@@ -366,10 +374,10 @@ def _sample(texts: list[str]) -> tuple[str, ...]:
 
 
 def main_language(texts: Iterable[str]) -> str:
-    """en or zh if nearly all texts are in that language, else auto."""
+    """en or zh if nearly all texts are in that language, else auto; so it is if there is none."""
     languages = Counter(document_language(text, "auto") for text in texts if text.strip())
     if not languages:
-        return "en"
+        return "auto"
     language, count = languages.most_common(1)[0]
     is_main = language in LANGUAGES and count >= MIN_LANGUAGE_FRACTION * languages.total()
     return language if is_main else "auto"

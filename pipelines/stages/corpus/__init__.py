@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=7,
+    version=8,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

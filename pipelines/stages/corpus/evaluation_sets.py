@@ -79,9 +79,12 @@ def _rows(name: str, source: Source, parts: str) -> Iterator[EvaluationRow]:
     for part in (Part.model_validate(part) for part in json.loads(parts)):
         for row in source.read(part):
             if isinstance(row, BadRow):
+                remedy = "repair the row or remove it"
+                if row.reason:  # left out of training by a rule
+                    remedy = f"give {name} `rows: prompts`, of which every list is read"
                 raise UserError(
                     f"{part.where}:{row.row}: {row.problem}. It is a row of the evaluation set {name}, which must be "
-                    "read as a whole; repair the row or remove it"
+                    f"read as a whole; {remedy}"
                 )
             yield EvaluationRow(name, part.where, row.row, tuple(texts_of(row.record)) or (row.text,))
 

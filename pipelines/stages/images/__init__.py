@@ -22,7 +22,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="images",
-    version=5,
+    version=6,
     makes="images",
     options=ImagesOptions,
     cluster=ImagesCluster,

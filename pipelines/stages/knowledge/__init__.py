@@ -105,7 +105,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="knowledge",
-    version=5,
+    version=6,
     makes="knowledge",
     options=KnowledgeOptions,
     cluster=KnowledgeCluster,

@@ -136,8 +136,9 @@ def _note_unused(work: Work, train: Totals, repeats: dict[str, float]) -> None:
     """Says which documents are not used, or not all of them."""
     mixture: Mixture | dict[str, float] = work.options.mixture
     if isinstance(mixture, Mixture):
-        by, values, without = mixture.by, train.values, train.group_documents[NO_GROUP]
-        total_tokens, unused = mixture.total_tokens, {NO_GROUP}
+        zero = Counter({group: train.group_documents[group] for group in mixture.weights if not mixture.weights[group]})
+        by, values, without = mixture.by, train.values + zero, train.group_documents[NO_GROUP] + zero.total()
+        total_tokens, unused = mixture.total_tokens, {NO_GROUP, *zero}
     else:
         by, values = "language", Counter({name: n for name, n in train.documents.items() if not mixture.get(name)})
         without, total_tokens, unused = values.total(), None, set(values)

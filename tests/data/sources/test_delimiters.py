@@ -138,3 +138,22 @@ def test_quotes_enclose_in_one_column_and_below_quoted_names(tmp_path: Path) -> 
     assert texts(make_source(tmp_path, "csv", "a.tsv")) == cells
     (tmp_path / "b.tsv").write_text('"id"\t"text"\n1\t"broken\n2\t"also broken\n')
     assert "quotes_are_text" not in make_source(tmp_path, "csv", "b.tsv").identity()
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_quotes_that_are_escaped_within_cells_are_quotes(tmp_path: Path, delimiter: str) -> None:
+    """As Spark writes them, and pandas where it is told to."""
+    said = [
+        'He said: "Yes, of course", and left.',
+        'The path is "C:/", and\n"no other".',
+        "No quotes here, but a comma.",
+    ]
+    frame = pd.DataFrame({"id": range(300), "text": said * 100})
+    frame.to_csv(tmp_path / "a.csv", sep=delimiter, index=False, doublequote=False, escapechar="\\")
+    assert texts(source(tmp_path / "a.csv")) == said * 100 and bad(source(tmp_path / "a.csv")) == []
+    assert source(tmp_path / "a.csv").identity()["quotes_are_escaped"] == ["a.csv"]
+    assert len(bad(source(tmp_path / "a.csv", quotes="enclose"))) > 0
+    frame.to_csv(tmp_path / "b.csv", sep=delimiter, index=False)
+    assert "quotes_are_escaped" not in source(tmp_path / "b.csv").identity()
+    (tmp_path / "c.csv").write_text('id,text\n1,"ends with \\"\n2,"a"\n')  # a backslash is text, elsewhere
+    assert texts(source(tmp_path / "c.csv")) == ["ends with \\", "a"]

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.data.sources.folder_files import cards, passed_over, splits_beside_train
+from pipelines.data.sources.dataset import splits
+from pipelines.data.sources.folder_files import caches, cards, passed_over, splits_beside_train
 from pipelines.data.sources.sniffing import SniffResult, sniff
+from pipelines.errors import UserError
 
 CHAT, PAIR = {"prompt": "Say yes", "completion": "Yes."}, {"prompt": "Say yes", "chosen": "Yes.", "rejected": "No."}
 
@@ -60,7 +62,8 @@ def test_each_configuration_of_a_data_set_is_a_source_of_its_own(tmp_path: Path)
     assert [file.name for file in cards(tmp_path)] == ["README.md", "dataset_infos.json"]
     for name in "ab":
         (tmp_path / f"{name}.md").write_text(f"Article {name} of the two.\n")
-    assert {result.path.name for result in sniff(tmp_path)} == {"chats", "pairs", "a.md", "b.md"}
+    named = {path.name for result in sniff(tmp_path) for path in result.paths}
+    assert named == {"chats", "pairs", "a.md", "b.md"}
     assert passed_over(tmp_path) == {} and splits_beside_train(tmp_path) == []
 
 
@@ -89,6 +92,44 @@ def test_files_beside_data_sets_are_read(tmp_path: Path) -> None:
     assert damaged.path.name == "saved" and "not an Arrow file" in damaged.problems[0]
 
 
+def write_arrow(path: Path, row: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([row])
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+def test_caches_of_the_library_datasets_and_other_arrow_files_join_no_split(tmp_path: Path) -> None:
+    (tmp_path / "hub/data").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([CHAT]), tmp_path / "hub/data/train-00000-of-00001.parquet")
+    cached = ("hub/data/cache-1f2e3d4c.arrow", "hub/tmpq0w9e8r7.arrow", "cache-5b6a_00000_of_00002.arrow")
+    for name in (*cached, "hub/data/more.arrow"):
+        write_arrow(tmp_path / name, PAIR)
+    found = {result.path.relative_to(tmp_path).as_posix(): result.options["rows"] for result in sniff(tmp_path)}
+    assert found == {"hub": "conversations", "hub/data/more.arrow": "preferences"}
+    assert [file.name for file in splits(tmp_path / "hub")["train"]] == ["train-00000-of-00001.parquet"]
+    assert caches(tmp_path) == sorted(tmp_path / name for name in cached) and passed_over(tmp_path) == {}
+    assert sniff_one(tmp_path / cached[0]).options["rows"] == "preferences"  # named, it is read
+    (tmp_path / "only").mkdir()
+    write_arrow(tmp_path / "only/cache-1f.arrow", PAIR)
+    with pytest.raises(UserError, match="of a known kind; 1 are caches of the library datasets, read if you name them"):
+        sniff(tmp_path / "only")
+
+
+def test_of_what_the_library_datasets_prepared_only_train_is_read(tmp_path: Path) -> None:
+    """By the library itself: a folder of its cache, with what `map` keeps there."""
+    datasets = pytest.importorskip("datasets")
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(CHAT) + "\n")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    prepared = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cached"))
+    prepared["train"].map(lambda row: {"prompt": f"{row['prompt']}!"})
+    result = sniff_one(tmp_path / "cached")
+    assert (result.options["split"], result.options["rows"]) == ("train", "conversations")
+    assert result.problems == (f"{result.path.name}: splits that are not read: test",)
+    assert len(caches(tmp_path / "cached")) == 1
+
+
 def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:
     for name in ("train.jsonl", "test.jsonl", "dev.jsonl", "dev.csv"):
         (tmp_path / name).write_text('{"text": "a long row"}\n' if name.endswith("l") else "text,n\na long row,1\n")
@@ -97,7 +138,7 @@ def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:
     for name in ("train.txt", "test.txt", "more.txt", "train.html", "test.html"):
         (tmp_path / name).write_text("<p>a page of text</p>")
     names = ["more.txt", "train.txt", tmp_path.name, "train.jsonl"]  # pages may be about tests
-    assert sorted(result.path.name for result in sniff(tmp_path)) == sorted(names)
+    assert sorted(path.name for result in sniff(tmp_path) for path in result.paths) == sorted(names)
     (pages,) = (result for result in sniff(tmp_path) if result.kind == "html")
     assert pages.problems == ("test.html: named as splits beside train, and read; else name the others",)
 

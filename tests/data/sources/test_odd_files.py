@@ -16,6 +16,7 @@ from pipelines.data.dialogues.preference_records import ParsedPreferences, parse
 from pipelines.data.sources.record_formats import columns_not_used
 from pipelines.data.sources.sniffing import SniffResult, sniff
 from pipelines.data.sources.source import BadRow, Row
+from pipelines.errors import UserError
 from tests.data.sources.reading import bad, make_source, rows, texts
 
 TURNS = [{"role": "user", "content": "Where is the weir?"}, {"role": "assistant", "content": "Below the mill."}]
@@ -51,9 +52,9 @@ def test_rows_in_a_file_named_as_text_are_rows(tmp_path: Path, content: bytes, k
     assert sniff_one(tmp_path / "a.txt").kind == kind
     (tmp_path / "b.txt").write_text("The weir is below the mill.\n")
     (tmp_path / "c.txt").write_text("The mill is above the weir.\n")
-    assert {result.path.name: result.kind for result in sniff(tmp_path)} == {
-        "a.txt": kind, "b.txt": "text", "c.txt": "text",
-    }  # fmt: skip
+    documents, read = sniff(tmp_path)
+    assert [path.name for path in documents.paths] == ["b.txt", "c.txt"] and documents.kind == "text"
+    assert (read.path.name, read.kind) == ("a.txt", kind)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,75 @@ def test_a_broken_last_row_of_a_list_does_not_make_the_next_list_one_of_its_kind
     assert said == [text for text in ("1 a?", "1 b?", "3 a?", "3 b?") if text != f"{number} b?"]
     reasons = Counter(row.reason for row in read if isinstance(row, BadRow))
     assert reasons == {"": 1, "split": 1 if number == 2 else 2}
+
+
+def row_list(kind: str) -> str:
+    return ", ".join(json.dumps({"text": f"{kind} {number}"}) for number in range(3))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ('{"test": [oops %s],\n"train": [%s]}', "Expecting value after 10 characters"),
+        ('{"version": 1, "test": [, %s],\n"train": [%s]}', "Expecting value after 24 characters"),
+        ('{"test" [%s],\n"train": [%s]}', "Expecting ':' delimiter after 8 characters"),
+        ('{"version": v1\n, "test": [\n%s],\n"train": [%s]}', "Expecting value after 12 characters"),
+        ('{"test": [%s, "train": [%s]}', "Expecting ',' delimiter after 89 characters"),
+    ],
+    ids=["junk", "comma", "colon", "before", "unclosed"],
+)
+def test_nothing_is_read_of_a_document_that_is_broken_before_its_rows_and_has_some_that_are_held_out(
+    tmp_path: Path, document: str, found: str, name: str
+) -> None:
+    (tmp_path / name).write_text(document % (row_list("held out"), row_list("read")))
+    for row in rows(make_source(tmp_path, name.rsplit(".", maxsplit=1)[-1], name)):
+        assert isinstance(row, BadRow) and row.row <= 2
+    if name == "a.json" or "[\n" in document:
+        [row] = rows(make_source(tmp_path, "json", name))
+        assert isinstance(row, BadRow)
+        assert row.problem.startswith(f"not JSON ({found}), with a list 'test', which is not for training")
+        assert row.problem.endswith('Repair it; expected {"train": [rows], "test": [rows]}')
+
+
+def test_a_list_that_is_held_out_is_told_in_whatever_place_reading_goes_on(tmp_path: Path) -> None:
+    many = ", ".join(json.dumps({"text": f"{number} {'x' * 1000}"}) for number in range(1500))  # more than is looked at
+    (tmp_path / "a.json").write_text(
+        f'{{"train" [{many}], "test": [{row_list("held out")}], "data": [{row_list("last")}]}}'
+    )
+    read = rows(make_source(tmp_path, "json", "a.json"))
+    assert sum("held out" in row.text for row in read if isinstance(row, Row)) == 0
+    assert len([row for row in read if isinstance(row, Row)]) == 1503
+    assert Counter(row.reason for row in read if isinstance(row, BadRow))["split"] == 3
+
+
+@pytest.mark.parametrize("hole", ["null, ", '1, "x", '])
+def test_a_list_that_is_held_out_may_begin_with_something_else(tmp_path: Path, hole: str) -> None:
+    (tmp_path / "a.json").write_text(f'{{"test": [{hole}{row_list("held out")}], "train": [null, {row_list("read")}]}}')
+    read = rows(make_source(tmp_path, "json", "a.json"))
+    assert [row.text for row in read if isinstance(row, Row)] == ["read 0", "read 1", "read 2"]
+    num_held_out = 3 + hole.count(",")
+    assert Counter(row.reason for row in read if isinstance(row, BadRow)) == {"split": num_held_out, "": 1}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("document", "lists"),
+    [
+        ({"test": {"rows": EXCHANGES}, "train": {"rows": EXCHANGES}}, "test.rows, train.rows"),
+        ({"dataset": {"train": EXCHANGES, "test": EXCHANGES[:1]}}, "dataset.train, dataset.test"),
+    ],
+)
+def test_lists_within_another_object_are_named(
+    tmp_path: Path, document: dict[str, Any], lists: str, indent: int | None
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(document, indent=indent))
+    [row] = rows(make_source(tmp_path, "json", "a.json", rows="conversations"))
+    assert isinstance(row, BadRow) and row.problem.startswith(
+        f"the lists of objects {lists} stand within another object"
+    )
+    (tmp_path / "b.json").write_text(json.dumps({"text": "One row.", "order": {"items": [{"n": 1}]}}, indent=indent))
+    assert [row.text for row in rows(make_source(tmp_path, "json", "b.json")) if isinstance(row, Row)] == ["One row."]
 
 
 def test_what_stands_beside_the_rows_of_a_document_is_named(tmp_path: Path) -> None:
@@ -279,3 +349,51 @@ def test_a_sample_shows_who_speaks_whatever_the_keys_are(tmp_path: Path) -> None
     turns = [{"角色": "用户", "内容": "堤坝在哪里？"}, {"角色": "助手", "内容": "在磨坊下面。"}]
     (tmp_path / "a.jsonl").write_text(json.dumps({"对话": turns}) + "\n")
     assert sniff_one(tmp_path / "a.jsonl").sample == ("对话: 用户: 堤坝在哪里？ / 助手: 在磨坊下面。",)
+
+
+# ---- tables and what is no file --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path, name: str) -> None:
+    """A record would hold one of them, and the other would be lost in silence."""
+    table = pa.table([["One."], ["Two."]], names=["text", "text"])
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.ipc.new_stream(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(UserError, match=f"{name}: the schema has text more than once; give each column its own name"):
+        rows(make_source(tmp_path, "parquet" if name == "a.parquet" else "dataset", name))
+
+
+def test_a_row_in_place_of_the_names_of_columns_is_noted(tmp_path: Path) -> None:
+    lines = [f'{number},"The weir below mill number {number} was built long before the road."' for number in range(5)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    [note] = sniff_one(tmp_path / "a.csv").problems
+    assert "in a column named 'The weir below mill number 0 was built l…': if that is a row, give the table" in note
+    (tmp_path / "b.csv").write_text("\n".join(["id,text", *lines]) + "\n")
+    assert sniff_one(tmp_path / "b.csv").problems == ()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet", "a.csv", "a.pdf", "a.arrow"])
+def test_a_pointer_of_git_lfs_is_told_from_the_file(tmp_path: Path, name: str) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n"
+    (tmp_path / name).write_text(pointer)
+    told = "a pointer of Git LFS in place of the file; expected its content: git lfs pull"
+    with pytest.raises(UserError, match=f"{name}: {told}"):
+        sniff(tmp_path / name)
+    kind = {"a.txt": "text", "a.arrow": "dataset"}.get(name, name[2:])
+    with pytest.raises(UserError, match=f"{name}: {told}"):
+        rows(make_source(tmp_path, kind, name))
+    other = tmp_path / f"b{name[1:]}"
+    other.write_text(pointer)  # among others it is a bad row of each
+    read = rows(make_source(tmp_path, kind, [name, other.name]))
+    assert [row.problem for row in read if isinstance(row, BadRow)] == [told, told]
+
+
+def test_files_whose_first_rows_are_all_unreadable_are_not_taken_for_english(tmp_path: Path) -> None:
+    for number in range(400):
+        (tmp_path / f"{number:03}.txt").touch()
+    (tmp_path / "last.txt").write_text("渡船早上六点离开小岛，错过的人只好等到第二天早晨。")
+    assert sniff_one(tmp_path).language == "auto"

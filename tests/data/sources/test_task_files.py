@@ -87,3 +87,23 @@ def test_the_definition_beside_inputs_is_the_instruction(record: dict[str, str],
     parsed = parse_conversation(record)
     assert isinstance(parsed, ParsedConversation)
     assert [turn["content"] for turn in parsed.messages] == [prompt, "April"]
+
+
+def test_all_lists_of_an_evaluation_set_are_read(tmp_path: Path) -> None:
+    """What a task gives as examples is no row to learn from, and no text to have trained on."""
+    (tmp_path / "task.json").write_text(json.dumps(TASK))
+    read = rows(make_source(tmp_path, "json", "task.json", rows="prompts"))
+    assert [row.record and row.record["input"] for row in read if isinstance(row, Row)] == ["June"] * 3 + [
+        "March",
+        "May",
+    ]
+    document = {"name": "months", "examples": INSTANCES[:1], "few_shot": [EXAMPLE], "test": INSTANCES}
+    (tmp_path / "set.json").write_text(json.dumps(document, indent=1))
+    read = rows(make_source(tmp_path, "json", "set.json", rows="prompts"))
+    assert [row.record and row.record["input"] for row in read if isinstance(row, Row)] == [
+        "March",
+        "June",
+        "March",
+        "May",
+    ]
+    assert len(read) == 4
