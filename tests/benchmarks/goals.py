@@ -35,6 +35,7 @@ GOALS: Mapping[str, Goal] = {
     "corpus/ratio_to_datatrove_large": Goal(50),  # the same, of 500 MB and more
     "train/ratio_to_bare": Goal(0.9),
     "train/ratio_to_bare_same_kernels": Goal(0.95),
+    "train/ratio_to_bare_default_dtype": Goal(0.95),
     "adapters/ratio_to_bare": Goal(0.95),
     "adapters/ratio_to_trainer": Goal(1.2),
     "attention/ratio_to_dense": Goal(2.0),

@@ -4,8 +4,9 @@
     python -m tests.gpu sizes adapters     these parts alone
     python -m tests.gpu --dry-run          on this CPU with tiny models: whether the script itself works
 
-Needs torch, transformers, DeepSpeed and PEFT, but neither Ray nor vLLM; the part "four_bit" needs bitsandbytes. A
-measurement that fails is a line with the key "error", and exit code 1 at the end. --out FILE appends the lines.
+Needs torch, transformers, DeepSpeed and PEFT, but not Ray; the part "four_bit" needs bitsandbytes, and "rollout" vLLM,
+without which it says so. A measurement that fails is a line with the key "error", and exit code 1 at the end.
+--out FILE appends the lines.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.attention import varlen
 
-from tests.gpu import attention, correctness, profile, speed
+from tests.gpu import attention, correctness, profile, rollout, speed
 from tests.gpu.machine import Machine, describe
 
 PARTS: dict[str, Callable[[Machine], Iterator[tuple[str, Callable[[], dict[str, Any]]]]]] = {
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Machine], Iterator[tuple[str, Callable[[], dict[str, 
     "four_bit": speed.four_bit,
     "not_compiled": speed.not_compiled,
     "zero": speed.zero,
+    "rollout": rollout.measurements,
 }
 
 

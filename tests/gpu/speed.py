@@ -128,13 +128,13 @@ def quantised(machine: Machine, size: str) -> dict[str, Any]:
     return with_adapters(machine, model, size, "none") | {"loaded_bytes_per_parameter": round(loaded, 3)}
 
 
-def new_model(machine: Machine, size: str) -> PreTrainedModel:
+def new_model(machine: Machine, size: str, *, seed: int = 0) -> PreTrainedModel:
     """A model with random weights in the training type, made on the device."""
     shape = SIZES["micro"] if not machine.on_gpu else EIGHT_B if size == "8b" else SIZES[size]
     torch.set_default_dtype(machine.dtype)
     try:
         with torch.device(machine.device):
-            return cast(PreTrainedModel, from_scratch(shape, vocabulary=vocabulary(machine), length=LENGTH, seed=0)
+            return cast(PreTrainedModel, from_scratch(shape, vocabulary=vocabulary(machine), length=LENGTH, seed=seed)
                         .to(machine.dtype))  # pyright: ignore[reportArgumentType]  # fmt: skip
     finally:
         torch.set_default_dtype(torch.float32)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ("attention", "correctness", "bare", "adapters", "not_compiled", "zero")
+PARTS = ("attention", "correctness", "bare", "adapters", "not_compiled", "zero", "rollout")
 
 
 @pytest.mark.slow
@@ -21,7 +21,7 @@ def test_every_measurement_ends_with_figures(tmp_path: Path) -> None:
     done = subprocess.run([*command, *PARTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {"machine", "attention, time", "a run killed and resumed", "bare loop 1b"} <= {
+    assert {"machine", "attention, time", "a run killed and resumed", "bare loop 1b", "sampler asleep and awake"} <= {
         line["name"] for line in lines
     }
 
