@@ -43,7 +43,7 @@ WITHOUT_CODE = ("pipelines", "pipelines.data", "serve")  # packages that hold a 
 CRAFTS = ("pipelines.data", "pipelines.inference", "pipelines.learning", "pipelines.rollout", "pipelines.metrics")
 DOORS: dict[str, str | tuple[str, ...]] = {  # a heavy library and the one place that imports it
     "deepspeed": "pipelines/learning/engine.py",
-    "peft": "pipelines/learning/adapters.py",
+    "peft": ("pipelines/learning/adapters.py", "pipelines/learning/guard_encoder.py"),
     "vllm": ("pipelines/inference/sampler.py", "serve/hosting/engine_process.py"),
     "openai": "pipelines/writers/endpoint.py",
     "ray.train": "cluster/workers.py",

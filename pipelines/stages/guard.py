@@ -1,9 +1,10 @@
-"""Makes the guard: rules, and a small classifier that learns from conversations which requests must be refused.
+"""Makes the guard: rules, a small classifier that learns from conversations what must be refused, and an encoder.
 
     conversations (unsafe and other) + corpus (harmless) + lexicon + written texts ──► guard.safetensors, guard.json
+                                                               encoder of the program ──► encoder.safetensors
 
 Serving checks the users' messages and the model's replies with it. Evaluated on held-out conversations. Runs in one
-process, with numpy.
+process.
 """
 
 from __future__ import annotations
@@ -33,14 +34,19 @@ class GuardOptions(Options):
     )
     thresholds: dict[Literal["en", "zh"], float] = Field(
         default={},
-        description="Lowest score that is declined, from 0 to 1, of a language: {en: 0.4} declines more; default: the "
-        "score that maximises F-beta in cross-validation, or the higher one by which 0.905 of the ordinary English "
-        "lines that it is trained on pass, 0.975 of the Chinese ones",
+        description="Lowest score of a request that is declined, from 0 to 1, of a language: {en: 0.4} declines more; "
+        "default: the score that maximises F-beta in cross-validation, or the higher one by which 0.98 of the ordinary "
+        "lines that it is trained on pass (without `encoder` 0.905 of the English and 0.975 of the Chinese ones)",
     )
     reply_thresholds: dict[Literal["en", "zh"], float] = Field(
         default={},
         description="Lowest score of a part of a reply that is declined, from 0 to 1, of a language: {en: 0.8} "
         "declines less; default: 0.8, or that of `thresholds` where it is higher",
+    )
+    encoder: bool = Field(
+        True,
+        description="Whether requests that are not harmless by their words are judged by their meaning too, by an "
+        "encoder that this program brings (multilingual-e5-small with adapters): 10 to 25 ms of a CPU's core each",
     )
     corpus_texts: int = Field(
         1500, ge=0, description="Maximum number of windows of each language taken from the corpus, as harmless texts"
@@ -58,7 +64,8 @@ class GuardOptions(Options):
 def run(work: Work) -> Facts:
     """Writes the guard into work.draft.out. Raises UserError where too few conversations are unsafe, or all are."""
     from pipelines.data.dialogues import conversations
-    from pipelines.data.guard import training
+    from pipelines.data.guard import evaluation, training
+    from pipelines.data.guard.encoder import TRAINED, close_all
     from pipelines.errors import UserError
 
     options: GuardOptions = work.options
@@ -76,26 +83,30 @@ def run(work: Work) -> Facts:
     num_unsafe_texts = sum(text.unsafe for text in texts)
     work.progress.note(f"{len(texts):,} short texts, {num_unsafe_texts:,} of them unsafe")
     guard = training.train_guard(
-        texts, beta=options.beta, on_progress=lambda done, total: work.progress.update(done, total, "fits")
-    )
+        texts, beta=options.beta, encoder=TRAINED if options.encoder else None,
+        on_progress=lambda done, total: work.progress.update(done, total, "fits"),
+    )  # fmt: skip
     guard = with_thresholds(guard, options)
     guard.save(work.draft.out)
     windows = training.sample_windows(
         documents(work, "held_out"), max_per_language=options.corpus_texts, seed=work.seed
     )
+    facts = evaluation.evaluation_facts(guard, held_out, windows)
+    close_all()
     return {
         "guard/texts": len(texts),
         "guard/texts_unsafe": num_unsafe_texts,
-        **training.evaluation_facts(guard, held_out, windows),
+        **facts,
     }
 
 
 def with_thresholds(guard: Guard, options: GuardOptions) -> Guard:
     """The guard with the thresholds of the recipe in place of its own; a reply is not declined at a lower score than a
-    request, unless the recipe says so."""
-    thresholds = guard.thresholds | dict(options.thresholds)
-    replies = {language: max(score, thresholds[language]) for language, score in guard.reply_thresholds.items()}
-    return replace(guard, thresholds=thresholds, reply_thresholds=replies | dict(options.reply_thresholds))
+    text by its words, unless the recipe says so."""
+    requests = "thresholds" if guard.encoder is None else "request_thresholds"
+    guard = replace(guard, **{requests: getattr(guard, requests) | dict(options.thresholds)})
+    replies = {language: max(score, guard.thresholds[language]) for language, score in guard.reply_thresholds.items()}
+    return replace(guard, reply_thresholds=replies | dict(options.reply_thresholds))
 
 
 def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
@@ -109,7 +120,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=7,
+    version=8,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

@@ -79,8 +79,14 @@ class Model:
 
     async def _open_gateway(self, app: App, settings: Settings, registry: CollectorRegistry = REGISTRY) -> Gateway:
         """A gateway that has answered warm-up requests."""
-        from serve.gateway.gateway import Gateway
+        import torch
 
+        from serve.gateway.gateway import Gateway
+        from serve.gateway.guard import open_guard
+
+        if settings.guard:
+            torch.set_num_threads(1)  # of the guard's checks, which have threads of their own beside the engine
+            await asyncio.to_thread(open_guard, settings.guard_folder)  # reads the encoder, which takes seconds, once
         shown = settings.adapter_of and settings.name
         gateway = Gateway(
             app, settings, context_tokens=min(self._context_tokens, settings.max_tokens or self._context_tokens),

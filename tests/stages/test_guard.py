@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,11 @@ def test_a_threshold_of_the_recipe_replaces_the_one_that_was_found(guard: Made) 
     trained = Guard.open(guard.out)
     options = GuardOptions.model_validate({"thresholds": {"en": 0.999}, "reply_thresholds": {"zh": 0.1}})
     changed = with_thresholds(trained, options)
-    assert changed.thresholds == {"en": 0.999, "zh": trained.thresholds["zh"]}
-    assert changed.reply_thresholds == {"en": 0.999, "zh": 0.1}  # English replies pass where requests do
+    assert changed.request_thresholds == {"en": 0.999, "zh": trained.request_thresholds["zh"]}
+    assert changed.reply_thresholds == {"en": trained.reply_thresholds["en"], "zh": 0.1}
+    by_words = with_thresholds(replace(trained, encoder=None, request_thresholds={}), options)
+    assert by_words.thresholds == {"en": 0.999, "zh": trained.thresholds["zh"]}
+    assert by_words.reply_thresholds == {"en": 0.999, "zh": 0.1}  # English replies pass where requests do
     for name in ("thresholds", "reply_thresholds"):
         with pytest.raises(ValueError, match="en: expected a score from 0 to 1, got 2"):
             GuardOptions.model_validate({name: {"en": 2.0}})

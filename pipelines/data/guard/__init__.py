@@ -1,1 +1,1 @@
-"""The guard: rules and a small classifier that decline unsafe requests and replies."""
+"""The guard: rules, a small classifier and an encoder that decline unsafe requests and replies."""

@@ -1,16 +1,19 @@
-"""The guard: whether a text is an unsafe request or an unsafe reply. Rules first, then a linear classifier.
+"""The guard: whether a text is an unsafe request or an unsafe reply, by rules, a linear classifier and an encoder.
 
     text ──canonical──► words, kinds, pairs, n-grams ──hash──► weights ──each window: sum ÷ √n──► max ≥ threshold?
-              └───────► rules (rules.py) ──► match?
+              ├───────► rules (rules.py) ──► match?                                           │ a request: not harmless
+              └───────► segments of 160 characters ──► encoder (encoder.py) ──► sum of both log-odds ≥ threshold?
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
 many others. Text that is still being generated is best checked at the end of a sentence: half of one may score
-worse than the whole. Needs numpy only, and 0.4 ms a call for a question. training.py trains it.
+worse than the whole. The words take 0.4 ms a call for a question; replies are judged by them alone, and most requests
+are harmless by them at once. training.py trains it.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,6 +23,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
+from pipelines.data.guard import encoder
 from pipelines.data.guard.disguises import readings
 from pipelines.data.guard.rules import RULES, RULES_VERSION, Rule, first_match
 from pipelines.data.guard.words import EDGE, SENTENCE_END, TOKEN, hashes
@@ -28,6 +32,7 @@ from pipelines.data.text.ngram_classifier import ngram_buckets
 from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
+REQUESTS = "request_thresholds"  # the key of guards that have an encoder
 FEATURES_VERSION = 4  # raise it where a text's features change: weights of other features misread every text
 NUM_BUCKETS = 2**20  # of feature hashes: with fewer, features that no training text has share others' weights
 WORD_PAIRS, KIND_PAIRS = 2, 3  # words, and kinds, before a word that it is paired with
@@ -35,14 +40,18 @@ KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple
 NGRAM_SIZES = (4,)  # characters; shorter ones beside them tell English pairs apart less well
 MAX_KIND_DISTANCE = 10  # tokens between kinds that are paired
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
+# What the encoder reads at once, in characters, and how many of a text: those whose words are worst. Below ASK_FROM, a
+# probability by the words, it is not asked: by cross-validation 0.6% of the unsafe English pairs are there, 0.3% of the
+# Chinese ones, and 0.4 of the ordinary lines.
+SEGMENT, MAX_SEGMENTS, ASK_FROM = 160, 8, 0.076
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The guard's decision on a text.
 
-    reason: "rule <name>" or "classifier" where the text is declined, else "". score: probability by the classifier
-    that the text is unsafe; 1 where a rule matched."""
+    reason: "rule <name>" or "classifier" where the text is declined, else "". score: from 0 to 1, by the classifier, or
+    by it and the encoder, whose log-odds are added; 1 where a rule matched."""
 
     allowed: bool
     reason: str
@@ -129,6 +138,24 @@ def windows(text: str) -> tuple[np.ndarray, np.ndarray]:
     return starts, ends
 
 
+def segments(text: str) -> list[tuple[int, int]]:
+    """(start, end) of the parts of a canonical text that the encoder reads: whole sentences, as many as fit into
+    SEGMENT characters. Of a longer sentence they overlap by half, so that what is no longer than that is whole in one
+    of them. At least one."""
+    spans: list[tuple[int, int]] = []
+    start = end = 0
+    for edge in (*(match.end() for match in SENTENCE_END.finditer(text)), len(text)):
+        if edge - start > SEGMENT and end > start:
+            spans.append((start, end))
+            start = end
+        if edge - start > SEGMENT:
+            begins = range(start, edge - SEGMENT // 2, SEGMENT // 2)
+            spans += [(begin, min(begin + SEGMENT, edge)) for begin in begins]
+            start = edge
+        end = edge
+    return [*spans, (start, end)] if end > start or not spans else spans
+
+
 def by_rules(rules: Iterable[Rule], text: str) -> Verdict:
     """The verdict of rules on a text, however it is read (disguises.py)."""
     rule = next((match for reading in readings(text) if (match := first_match(rules, reading))), None)
@@ -137,11 +164,13 @@ def by_rules(rules: Iterable[Rule], text: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Guard:
-    """Rules, and a linear classifier on hashed features of words and their kinds.
+    """Rules, a linear classifier on hashed features of words and their kinds, and an encoder for requests.
 
-    weights: float32 [buckets]; bias: added to each window's sum; thresholds: lowest score of a request that is
-    declined, by language; reply_thresholds: of a reply. A language without one, as in guards of versions that had none,
-    has its replies declined by the threshold of requests."""
+    weights: float32 [buckets]; bias: added to each window's sum; thresholds: lowest score of a text by its words that
+    is declined, by language; reply_thresholds: of a reply. A language without one, as in guards of versions that had
+    none, has its replies declined by the threshold of texts. encoder: its file, read at the first request that it is
+    asked about, and request_thresholds: lowest score of a request by both; without a file requests are as other
+    texts."""
 
     weights: np.ndarray
     bias: float
@@ -149,6 +178,8 @@ class Guard:
     reply_thresholds: dict[str, float] = field(default_factory=dict)
     rules: tuple[Rule, ...] = RULES
     rules_version: int = RULES_VERSION
+    encoder: Path | None = None
+    request_thresholds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> Guard:
@@ -170,21 +201,31 @@ class Guard:
                 f"the guard (and a trial with it) anew, or serve the model with --no-guard"
             )
         rules = tuple(Rule(rule["name"], rule["pattern"]) for rule in config["rules"])
-        thresholds, reply_thresholds = (
+        thresholds, reply_thresholds, request_thresholds = (
             {language: float(threshold) for language, threshold in by_language.items()}
-            for by_language in (config["thresholds"], config.get("reply_thresholds", {}))
+            for by_language in (config["thresholds"], config.get("reply_thresholds", {}), config.get(REQUESTS, {}))
         )
-        return cls(weights, config["bias"], thresholds, reply_thresholds, rules, config["rules_version"])
+        file = folder / encoder.FILE if request_thresholds else None
+        if file is not None and not file.is_file():
+            raise UserError(f"guard {folder}: its file {encoder.FILE} is missing; run the recipe again, which makes it")
+        return cls(
+            weights, config["bias"], thresholds, reply_thresholds, rules, config["rules_version"], file,
+            request_thresholds,
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
-        """Writes guard.safetensors and guard.json; the same guard gives the same bytes."""
+        """Writes guard.safetensors, guard.json and the encoder's file; the same guard gives the same bytes."""
         folder.mkdir(parents=True, exist_ok=True)
+        file = folder / encoder.FILE
+        if self.encoder is not None and self.encoder != file:
+            shutil.copyfile(self.encoder, file)
         save_file({"weights": np.ascontiguousarray(self.weights, np.float32)}, folder / WEIGHTS_FILE)
         config = {
             "features_version": FEATURES_VERSION,
             "bias": self.bias,
             "thresholds": self.thresholds,
             "reply_thresholds": self.reply_thresholds,
+            **({REQUESTS: self.request_thresholds} if self.encoder is not None else {}),
             "rules_version": self.rules_version,
             "rules": [{"name": rule.name, "pattern": rule.pattern} for rule in self.rules],
         }
@@ -196,17 +237,20 @@ class Guard:
         language: en or zh, whose threshold applies; detected from the text by default. The highest threshold applies
         to a language without one. Rules of both languages apply to every text. The score is that of the worst reading,
         or of the first one that is declined."""
-        return self._check(text, language, self.thresholds)
+        thresholds = self.thresholds if self.encoder is None else self.request_thresholds
+        return self._check(text, language, thresholds, self.encoder)
 
     def check_reply(self, text: str, language: str | None = None) -> Verdict:
         """Whether a reply, or a part of one, may pass: the same with the thresholds of replies."""
         return self._check(text, language, self.thresholds | self.reply_thresholds)
 
-    def _check(self, text: str, language: str | None, thresholds: dict[str, float]) -> Verdict:
-        """Whether a text may pass by these thresholds, however it is read."""
+    def _check(
+        self, text: str, language: str | None, thresholds: dict[str, float], file: Path | None = None
+    ) -> Verdict:
+        """Whether a text may pass by these thresholds, however it is read. file: of the encoder, if it is asked."""
         worst = Verdict(True, "", 0.0)
         for reading in readings(text):
-            verdict = self._check_reading(reading, _threshold(thresholds, language or language_of(reading)))
+            verdict = self._check_reading(reading, language or language_of(reading), thresholds, file)
             if not verdict.allowed:
                 return verdict
             worst = max(worst, verdict, key=lambda each: each.score)
@@ -216,19 +260,41 @@ class Guard:
         """Whether a text may pass by the rules alone, however it is read."""
         return by_rules(self.rules, text)
 
-    def _check_reading(self, text: str, threshold: float) -> Verdict:
-        """Whether a canonical text may pass by a threshold."""
+    def _check_reading(self, text: str, language: str, thresholds: dict[str, float], file: Path | None) -> Verdict:
+        """Whether a canonical text may pass by the threshold of a language."""
         rule = first_match(self.rules, text)
         if rule is not None:
             return Verdict(False, f"rule {rule.name}", 1.0)
+        threshold = _threshold(thresholds, language)
         # One word asks for nothing and explains nothing, but its weight alone would decide: "black", "408".
         sums, num_words = self._window_sums(text)
-        score = self._probability(sums.max()) if num_words > 1 else 0.0
-        return Verdict(True, "", score) if score < threshold else Verdict(False, "classifier", score)
+        score = _probability(sums.max() + self.bias) if num_words > 1 else 0.0
+        declined = score >= threshold
+        if file is not None and score >= min(ASK_FROM, threshold):
+            score, not_asked = self._scores_by_meaning(text, sums, file)
+            declined = score >= threshold or not_asked >= _threshold(self.thresholds, language)
+        return Verdict(False, "classifier", score) if declined else Verdict(True, "", score)
+
+    def _scores_by_meaning(self, text: str, sums: np.ndarray, file: Path) -> tuple[float, float]:
+        """The scores of the worst segment of a canonical text by words and encoder, and, by the words alone, of the
+        worst one that the encoder is not asked about, where more than MAX_SEGMENTS are not harmless by their words.
+
+        sums: of the text's windows; a window counts in the segments that hold its middle."""
+        spans = segments(text)
+        starts, ends = windows(text)
+        order = np.argsort(starts + ends, kind="stable")
+        middles, sorted_sums = (starts + ends)[order] / 2, sums[order]
+        places = np.searchsorted(middles, spans)
+        log_odds = np.array([sorted_sums[begin:end].max(initial=-np.inf) for begin, end in places]) + self.bias
+        worst = np.argsort(-log_odds, kind="stable")
+        suspect = worst[log_odds[worst] >= np.log(ASK_FROM / (1 - ASK_FROM))]
+        asked, not_asked = suspect[:MAX_SEGMENTS], suspect[MAX_SEGMENTS:]
+        both = log_odds[asked] + encoder.opened(file).log_odds([text[slice(*spans[number])] for number in asked])
+        return _probability(both.max(initial=-np.inf)), _probability(log_odds[not_asked].max(initial=-np.inf))
 
     def score(self, text: str) -> float:
         """Probability by the classifier that a canonical text is unsafe, 0 to 1: that of its worst window."""
-        return self._probability(self._window_sums(text)[0].max())
+        return _probability(self._window_sums(text)[0].max() + self.bias)
 
     def unsafe_fraction(self, text: str, language: str) -> float:
         """Fraction of the windows and sentences of a canonical text that score as high as what is declined."""
@@ -240,10 +306,6 @@ class Guard:
         """The refusal in the user's language, English by default, that replaces what is declined."""
         return REFUSALS.get(language or "en", REFUSALS["en"])[0]
 
-    def _probability(self, window_sum: float) -> float:
-        """The probability that a window with this sum is unsafe."""
-        return float(1 / (1 + np.exp(-(window_sum + self.bias))))
-
     def _window_sums(self, text: str) -> tuple[np.ndarray, int]:
         """The sum of weights ÷ √features of each of the windows of a canonical text, and the number of its words."""
         buckets, positions, num_words = text_features(text, len(self.weights))
@@ -252,6 +314,11 @@ class Guard:
         starts, ends = windows(text)
         num_features = np.maximum(counts[ends] - counts[starts], 1)
         return (sums[ends] - sums[starts]) / np.sqrt(num_features), num_words
+
+
+def _probability(log_odds: float) -> float:
+    """The probability of log-odds."""
+    return float(1 / (1 + np.exp(-log_odds)))
 
 
 def _threshold(thresholds: dict[str, float], language: str) -> float:

@@ -2,6 +2,7 @@
 
     written/pairs_<language>.txt      unsafe | harmless      written/harmless_<language>.txt      harmless
     written/ordinary_<language>.txt   harmless, everyday requests and some replies
+    written/frames_<language>.txt     pretexts around {}, in which a request, harmful or not, may be dressed up
 
 The lexicon's requests are composed; these are written by several people, so that the guard also learns how people put
 things, and its thresholds are chosen on such texts too. The pairs say what tells the two apart: who is hurt, whose it
@@ -37,6 +38,11 @@ def harmless(language: str) -> list[str]:
 def ordinary(language: str) -> list[str]:
     """Everyday requests, and some replies, of a language, that have nothing to do with harm or what looks like it."""
     return _lines(f"ordinary_{language}.txt")
+
+
+def frames(language: str) -> list[str]:
+    """Texts with {} in place of a request; `\\n` in a line is a line's end."""
+    return [line.replace("\\n", "\n") for line in _lines(f"frames_{language}.txt")]
 
 
 def _lines(name: str) -> list[str]:

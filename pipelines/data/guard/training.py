@@ -3,16 +3,16 @@
     conversations, corpus, lexicon, written texts ──► unsafe, benign look-alike, other ──logistic regression──► weights
                                          └──4 folds, each scored by a model trained on the others──► thresholds
 
-Plain numpy with a fixed order of sums: the same conversations give the same bytes.
+A fixed order of sums: the same conversations give the same bytes on the same kind of CPU.
 """
 
 from __future__ import annotations
 
 import heapq
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import xxhash
@@ -21,14 +21,16 @@ from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import contrasts, lexicon
 from pipelines.data.guard.classifier import (
+    ASK_FROM,
     NUM_BUCKETS,
+    SEGMENT,
     WINDOW,
     Guard,
-    Verdict,
     text_features,
     windows,
 )
 from pipelines.data.guard.disguises import canonical_text
+from pipelines.data.guard.encoder import opened, out_of_fold, text_hashes
 from pipelines.data.guard.regression import logistic_regression
 from pipelines.data.guard.words import SENTENCE_END
 from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix
@@ -43,6 +45,8 @@ LABEL_WEIGHTS = {UNSAFE: 0.3, LOOK_ALIKE: 0.2, OTHER: 0.5}  # in the loss of eac
 # Of the ordinary lines, in cross-validation, at least so many pass: as many as of ordinary instructions passed a guard
 # of 116 pairs and the lexicon.
 ORDINARY_PASS = {"en": 0.905, "zh": 0.975}
+ORDINARY_PASS_BY_MEANING = {"en": 0.98, "zh": 0.98}  # the same of words and encoder together, which tell more apart
+MAX_ASKED = 2000  # texts of conversations that the encoder is asked about for its thresholds, a quarter of a minute
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
 # Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
@@ -142,6 +146,11 @@ def ordinary_texts() -> list[LabelledText]:
     return texts
 
 
+def written_texts() -> list[LabelledText]:
+    """All written texts, without regard to held-out prompts."""
+    return contrast_texts([]) + ordinary_texts()
+
+
 def lexicon_texts(held_out: Iterable[Conversation], *, seed: int) -> list[LabelledText]:
     """Requests for the lexicon's actions, without those actions that occur in held-out prompts."""
     held_out_prompts = "\n".join(canonical_text(each.prompt[-1]["content"]) for each in held_out if each.prompt)
@@ -204,11 +213,13 @@ def train_guard(
     texts: Sequence[LabelledText],
     *,
     beta: float,
+    encoder: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Guard:
     """Trains a guard whose threshold in each language maximises F_beta in cross-validation, or is the higher one by
     which ORDINARY_PASS of the ordinary lines pass; replies are declined from REPLY_THRESHOLD on.
 
+    encoder: file of the one that requests are judged by, too, with thresholds chosen alike; it is not trained here.
     beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
     number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
     num_unsafe = sum(text.unsafe for text in texts)
@@ -217,19 +228,67 @@ def train_guard(
             f"texts: {num_unsafe} unsafe, {len(texts) - num_unsafe} harmless; expected at least {NUM_FOLDS} of each"
         )
     material = Material.of(texts)
-    unsafe = np.array([text.unsafe for text in texts])
     sample_weight = balanced_weights(texts)
     scores = cross_validated_scores(texts, material, sample_weight, on_progress)
+    thresholds = chosen_thresholds(texts, scores, beta, ORDINARY_PASS)
+    guard = material.fitted(np.array([text.unsafe for text in texts]), sample_weight)
+    reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
+    guard = replace(guard, thresholds=thresholds, reply_thresholds=reply_thresholds)
+    if encoder is not None:
+        scored, request_scores = scores_by_meaning(texts, scores, encoder)
+        found = chosen_thresholds([texts[index] for index in scored], request_scores, beta, ORDINARY_PASS_BY_MEANING)
+        rounded = {language: round(threshold, 3) for language, threshold in found.items()}  # log-odds vary by machine
+        guard = replace(guard, encoder=encoder, request_thresholds=thresholds | rounded)
+    on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
+    return guard
+
+
+def chosen_thresholds(
+    texts: Sequence[LabelledText], scores: Floats, beta: float, ordinary_pass: dict[str, float]
+) -> dict[str, float]:
+    """The threshold of each language that has unsafe texts: the one that maximises F_beta, or the higher one by which
+    this fraction of the ordinary lines pass. scores: of each text [N]."""
+    unsafe = np.array([text.unsafe for text in texts])
     thresholds: dict[str, float] = {}
     for language in sorted({text.language for text in texts if text.unsafe and text.source != LEXICON}):
         chosen = [index for index, text in enumerate(texts) if text.language == language and text.source != LEXICON]
-        weight = balanced_weights([texts[index] for index in chosen])
-        least = ordinary_threshold([texts[index] for index in chosen], scores[chosen], ORDINARY_PASS.get(language, 0.0))
-        thresholds[language] = max(best_threshold(scores[chosen], unsafe[chosen], weight, beta), least)
-    guard = material.fitted(unsafe, sample_weight)
-    on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
-    reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
-    return replace(guard, thresholds=thresholds, reply_thresholds=reply_thresholds)
+        of_language = [texts[index] for index in chosen]
+        least = ordinary_threshold(of_language, scores[chosen], ordinary_pass.get(language, 0.0))
+        best = best_threshold(scores[chosen], unsafe[chosen], balanced_weights(of_language), beta)
+        thresholds[language] = max(best, least)
+    return thresholds
+
+
+def scores_by_meaning(texts: Sequence[LabelledText], scores: Floats, file: Path) -> tuple[list[int], Floats]:
+    """(indices, scores) of texts as a check of requests has them: by words and encoder where the words do not say at
+    once that they are harmless, else 0. Without the lexicon.
+
+    scores: by the words of other folds [N]. Written texts have the log-odds of an encoder of other folds, and
+    are left out where they have none; the conversations' have those of the one in the file: at most MAX_ASKED of those
+    that are one segment, chosen by hash."""
+    known = out_of_fold(file)
+    hashes = text_hashes([text.text for text in texts]).tolist()
+    written = (CONTRAST, ORDINARY)
+    indices = [
+        index for index, text in enumerate(texts)
+        if text.source != LEXICON
+        and (hashes[index] in known if text.source in written else len(text.text) <= SEGMENT)
+    ]  # fmt: skip
+    unknown = [index for index in indices if scores[index] >= ASK_FROM and hashes[index] not in known]
+    unknown.sort(key=lambda index: (hashes[index], index))
+    known |= zip(
+        [hashes[index] for index in unknown[:MAX_ASKED]],
+        opened(file).log_odds([texts[index].text for index in unknown[:MAX_ASKED]]).tolist(),
+        strict=True,
+    )
+    left_out = set(unknown[MAX_ASKED:])
+    indices = [index for index in indices if index not in left_out]
+    found = np.zeros(len(indices))
+    for place, index in enumerate(indices):
+        if scores[index] >= ASK_FROM:
+            log_odds = np.log(scores[index] / max(1 - scores[index], 1e-9)) + known[hashes[index]]
+            found[place] = 1 / (1 + np.exp(-log_odds))
+    return indices, found
 
 
 def cross_validated_scores(
@@ -306,45 +365,3 @@ def folds(texts: Sequence[LabelledText]) -> np.ndarray:
         numbers.append(counts[cell] // BLOCK % NUM_FOLDS)
         counts[cell] += 1
     return np.array(numbers)
-
-
-def evaluation_facts(
-    guard: Guard, held_out: Sequence[Conversation], corpus_windows: Sequence[tuple[str, str]] = ()
-) -> dict[str, float | int | str]:
-    """Evaluates a guard on the last prompt turns of held-out conversations.
-
-    Facts: guard/precision, guard/recall and guard/false_positive_look_alikes, in all and by language (_en, _zh), and
-    the same of the classifier without the rules (_classifier); guard/check_ms, the mean time of a check;
-    guard/false_positive_text, the fraction of declined corpus_windows (text, language) of a held-out corpus."""
-    requests = [(conversation, conversation.prompt[-1]["content"]) for conversation in held_out if conversation.prompt]
-    start = time.perf_counter()
-    verdicts = [guard.check(text, conversation.language) for conversation, text in requests]
-    elapsed_s = time.perf_counter() - start
-    facts: dict[str, float | int | str] = {"guard/held_out_prompts": len(requests)}
-    if requests:
-        facts["guard/check_ms"] = 1000 * elapsed_s / len(requests)
-    without_rules = replace(guard, rules=())
-    classifier_verdicts = [without_rules.check(text, conversation.language) for conversation, text in requests]
-    for suffix, results in (("", verdicts), ("_classifier", classifier_verdicts)):
-        evaluated = [(conversation, verdict) for (conversation, _), verdict in zip(requests, results, strict=True)]
-        facts |= {f"guard/{name}{suffix}": value for name, value in _rates(evaluated).items()}
-        for language in sorted({conversation.language for conversation, _ in requests}):
-            rates = _rates([each for each in evaluated if each[0].language == language])
-            facts |= {f"guard/{name}{suffix}_{language}": value for name, value in rates.items()}
-    if corpus_windows:
-        declined = [not guard.check(text, language).allowed for text, language in corpus_windows]
-        facts["guard/false_positive_text"] = float(np.mean(declined))
-    return facts
-
-
-def _rates(evaluated: Sequence[tuple[Conversation, Verdict]]) -> dict[str, float]:
-    """Precision, recall, and the fraction of look-alikes declined; without those that are undefined."""
-    unsafe_of_declined = [each.safety == "unsafe" for each, verdict in evaluated if not verdict.allowed]
-    declined_of_unsafe = [not verdict.allowed for each, verdict in evaluated if each.safety == "unsafe"]
-    declined_of_look_alikes = [not verdict.allowed for each, verdict in evaluated if each.safety == "safe"]
-    rates = {
-        "precision": unsafe_of_declined,
-        "recall": declined_of_unsafe,
-        "false_positive_look_alikes": declined_of_look_alikes,
-    }
-    return {name: float(np.mean(outcomes)) for name, outcomes in rates.items() if outcomes}
