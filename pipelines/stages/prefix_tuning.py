@@ -10,6 +10,7 @@ it, and `rayse export` makes a folder that PeftModel.from_pretrained opens on th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -73,8 +74,8 @@ def run(work: Work) -> Facts:
 
 
 def held_out_rows(work: Work, chat: Chat, length: int) -> Path | None:
-    """The file of rows of the held-out conversations; None, with a note of the reason, where there is none that fits a
-    row of so many tokens: then there are no figures of them."""
+    """The file of rows of the held-out conversations, without the weights of their turns; None, with a note of the
+    reason, where there is none that fits a row of so many tokens: then there are no figures of them."""
     from pipelines.data.dialogues import conversations
     from pipelines.errors import UserError
 
@@ -84,7 +85,8 @@ def held_out_rows(work: Work, chat: Chat, length: int) -> Path | None:
         return None
     work.progress.note(f"conversations that are held out: {len(held_out):,}")
     try:
-        return pack(work, chat, held_out, length, "held_out.arrow").file
+        unweighted = [replace(conversation, weights=()) for conversation in held_out]
+        return pack(work, chat, unweighted, length, "held_out.arrow").file
     except UserError as error:
         work.progress.note(f"there will be no heldout/ figures: {error}")
         return None

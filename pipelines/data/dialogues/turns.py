@@ -31,6 +31,7 @@ SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
 MAX_WEIGHT = 100  # of a turn's loss; more is a mistake, and could make a loss infinite
+MIN_WEIGHT = 1e-6  # less is 0, as it would be in float32 sooner or later
 # How OpenThoughts and others mark a thought and the reply after it.
 THOUGHT_AND_SOLUTION = re.compile(
     r"<\|begin_of_thought\|>(.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>)?",
@@ -247,7 +248,7 @@ def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
                 text = f"{place} has the {key} {flag!r}; expected true, false, or a number from 0 to {MAX_WEIGHT}"
                 return Problem("turn_weight", text)
             weight = number
-        learnt = learnt and verdict is not False
+        learnt = learnt and verdict is not False and weight >= MIN_WEIGHT
     return replace(turn, learnt=learnt, weight=weight)
 
 

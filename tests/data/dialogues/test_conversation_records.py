@@ -255,6 +255,7 @@ def test_published_spellings_give_their_turns(record: dict[str, Any], texts: lis
         ({"messages": [HELLO[1], HELLO[0]]}, "unprompted", True),
         ({"messages": [HELLO[0]]}, "no_reply", False),
         ({"messages": [HELLO[0], {**HELLO[1], "train": False}]}, "nothing_learnt", True),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 1e-50}]}, "nothing_learnt", True),  # 0 in float32
     ],
 )
 def test_rows_that_shall_not_be_learnt_have_a_reason(record: dict[str, Any], reason: str, by_rule: bool) -> None:
