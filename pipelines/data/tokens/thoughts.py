@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 OPEN, CLOSE = "<think>", "</think>"
 SPACE = re.compile(r"\s*")
 OPENED = re.compile(rf"(?:\s*{OPEN})*\s*")  # how a thought begins, also one that is opened twice
-FENCE = r"^[ \t]*(?:`{3,}(?=[^`\n]*$)|~{3,})"  # backticks with the name of a language at most, or tildes
+# Backticks with the name of a language at most, or tildes; up to a mark alone, as what follows it is not known in time.
+FENCE = rf"^[ \t]*(?:`{{3,}}(?=[^`\n]*?(?:$|{OPEN}|{CLOSE}))|~{{3,}})"
 CODE_AND_MARKS = re.compile(rf"(?P<fence>{FENCE})|`+|\n|{OPEN}|{CLOSE}", re.MULTILINE)
 WORDS_FOLLOW = re.compile(r"[^\S\n]+(?!</?think>)\S")  # after a mark that is a word of a sentence
 SENTENCE_ENDS = ".!?…。！？"

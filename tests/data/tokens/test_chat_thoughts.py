@@ -48,3 +48,11 @@ def test_a_reply_of_many_empty_thoughts_is_gone_on_with_where_it_stood() -> None
     text = 5 * empty + "Four."
     assert "".join(reply.append(letter) for letter in text) + reply.append("", last=True) == "Four."
     assert reply.begin == len(text) - len("Four.")
+
+
+def test_whether_a_mark_closes_a_thought_does_not_depend_on_where_a_stream_is_cut() -> None:
+    text = "```\nx\n``` </think>` is it.</think>Four."
+    for size in (1, 3, len(text)):
+        reply = GrowingReply(Concealment(in_thought=True))
+        chunks = [text[start : start + size] for start in range(0, len(text), size)]
+        assert "".join(map(reply.append, chunks)) + reply.append("", last=True) == "` is it.</think>Four."
