@@ -29,8 +29,9 @@ MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")  # files that `
 FILE_MARK = b"ARROW1"  # with which a file of batches begins that is no stream: Feather
 DESCRIPTIONS = (*MARKS, "dataset_infos.json")
 SHARD = re.compile(r"(?P<split>[A-Za-z0-9_.]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
-PREPARED = re.compile(r"(?:.*-)?(?P<split>[A-Za-z0-9_.]+?)(-\d{5}-of-\d{5})?\.arrow")  # of a cache: json-train.arrow
-CACHE = re.compile(r"(cache-|tmp).*\.arrow")  # what `map` and `filter` of the library datasets leave beside its data
+PREPARED = re.compile(r"(?:.*?-)?(?P<split>[A-Za-z0-9_.]+?)(-\d{5}-of-\d{5})?\.arrow")  # of a cache: json-train.arrow
+# What `map` and `filter` of the library datasets leave beside its data, by the digest that it has there.
+CACHE = re.compile(r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?\.arrow")
 
 
 class Dataset(Parquet):

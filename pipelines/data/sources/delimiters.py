@@ -15,7 +15,7 @@ NAMES = {"\t": "tab"}  # for messages
 SAMPLE_BYTES = 64 << 10  # of a file
 SAMPLE_RECORDS = 200
 ENCLOSED = re.compile(r'"([^"]|"")*"')
-ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')  # \" as Spark and MySQL write a quote within a cell
+ESCAPED = re.compile(r'\\(["\\])')  # \" and \\ as Spark, MySQL and pandas write a quote and a backslash within a cell
 MARK = "\ud800"  # half of a surrogate pair, which no text has
 ANNOUNCED = re.compile(r'"?sep=(.)"?(\r\n?|\n)', re.IGNORECASE)  # the first line that tells Excel, and is no record
 
@@ -62,12 +62,16 @@ def quotes_are_escaped(text: str, delimiter: str) -> bool:
     >>> [quotes_are_escaped(f"id,text\n1,{cell}\n", ",") for cell in (r'"a \"b\" c"', r'"C:\"', r'"a \"b "c"')]
     [True, False, False]
     """
-    return ESCAPED.search(text) is not None and _is_broken(text, delimiter) and not _is_broken(marked(text), delimiter)
+    return '\\"' in text and _is_broken(text, delimiter) and not _is_broken(marked(text), delimiter)
 
 
 def marked(text: str) -> str:
-    """Text with a mark for each quote that is escaped, which csv takes for a character like others."""
-    return ESCAPED.sub(rf"\1{MARK}", text)
+    r"""Text with a mark for each quote that is escaped, which csv takes for a character like others.
+
+    >>> marked(r'a \"b\", C:\\').replace(MARK, "'")
+    "a 'b', C:\\"
+    """
+    return ESCAPED.sub(lambda match: MARK if match[1] == '"' else match[1], text)
 
 
 def unmarked(cells: list[str]) -> list[str]:

@@ -150,7 +150,7 @@ class _Reader:
 
     def _first_object(self) -> Iterator[Any]:
         """The first object of a document, which is a row. Of one that is broken, and has a list of rows that are held
-        out, nothing is read on: where it ends cannot be told."""
+        out, nothing is read on: where it ends cannot be told. One alone may hold lists of rows within other objects."""
         is_after_damage = bool(self.keys)
         try:
             value = self._value()
@@ -165,7 +165,8 @@ class _Reader:
                 self.position = len(self.text)
             self.position = len(self.text)
             return
-        lists = _lists_within(value) if isinstance(value, dict) and not is_after_damage else []
+        is_alone = isinstance(value, dict) and not is_after_damage and not self._peek()
+        lists = _lists_within(value) if is_alone else []
         problem = f"the lists of objects {', '.join(lists)} stand within another object, and are not read; {EXPECTED}"
         yield Damaged(problem, str(value)) if lists else value
 
@@ -203,7 +204,9 @@ class _Reader:
             if self._peek() == "[" and (str(name).lower() in LISTS or self.left_out is not None):
                 self.position += 1
                 yield from self._array()
-            elif not _has_objects(value := self._value()):
+            elif isinstance(value := self._value(), Damaged) and self.all_lists:
+                yield value  # it may be a list
+            elif not _has_objects(value):
                 is_read = self.definition and str(name).lower() == task_files.DEFINITION
                 self.beside += [str(name)] if has_value(value) and not is_read else []
             elif self.all_lists:

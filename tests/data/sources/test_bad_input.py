@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipelines.data.sources import csv, jsonl
 from pipelines.data.sources.source import BadRow, Row
@@ -374,3 +376,15 @@ def test_every_bad_row_can_be_written(tmp_path: Path) -> None:
     row = BadRow(row=1, problem="found \x1b[2J\ud800", raw="half \ud83d")
     assert row.problem == "found \\x1b[2J\\ud800"
     assert row.raw == "half ?"
+
+
+def test_each_argument_of_an_error_is_a_line_that_can_be_read() -> None:
+    """Also between processes, and where a library's error has several lines."""
+    with pytest.raises(yaml.YAMLError) as library:
+        yaml.safe_load("key: 'text")
+    assert str(library.value).startswith("while scanning a quoted scalar\n  in ")
+    error = UserError(f"a.yaml: cannot be read ({library.value})", "    expected\r\n another\x1b[2J\n")
+    first, second = str(error).split("\n")
+    assert first.startswith("a.yaml: cannot be read (while scanning a quoted scalar in ")
+    assert "^ found unexpected end of stream in " in first and second == "    expected another\\x1b[2J"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -145,7 +145,7 @@ def test_quotes_that_are_escaped_within_cells_are_quotes(tmp_path: Path, delimit
     """As Spark writes them, and pandas where it is told to."""
     said = [
         'He said: "Yes, of course", and left.',
-        'The path is "C:/", and\n"no other".',
+        'The path is "C:\\", and\n"no other" \\ \\\\.',
         "No quotes here, but a comma.",
     ]
     frame = pd.DataFrame({"id": range(300), "text": said * 100})

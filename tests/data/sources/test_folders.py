@@ -102,7 +102,12 @@ def write_arrow(path: Path, row: dict[str, str]) -> None:
 def test_caches_of_the_library_datasets_and_other_arrow_files_join_no_split(tmp_path: Path) -> None:
     (tmp_path / "hub/data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([CHAT]), tmp_path / "hub/data/train-00000-of-00001.parquet")
-    cached = ("hub/data/cache-1f2e3d4c.arrow", "hub/tmpq0w9e8r7.arrow", "cache-5b6a_00000_of_00002.arrow")
+    digest = "5b6a7f8091a2b3c4"
+    cached = (
+        f"cache-{digest}_00000_of_00002.arrow",
+        f"hub/cache-{digest}.arrow",
+        f"hub/data/cache-{digest[::-1]}.arrow",
+    )
     for name in (*cached, "hub/data/more.arrow"):
         write_arrow(tmp_path / name, PAIR)
     found = {result.path.relative_to(tmp_path).as_posix(): result.options["rows"] for result in sniff(tmp_path)}
@@ -111,23 +116,36 @@ def test_caches_of_the_library_datasets_and_other_arrow_files_join_no_split(tmp_
     assert caches(tmp_path) == sorted(tmp_path / name for name in cached) and passed_over(tmp_path) == {}
     assert sniff_one(tmp_path / cached[0]).options["rows"] == "preferences"  # named, it is read
     (tmp_path / "only").mkdir()
-    write_arrow(tmp_path / "only/cache-1f.arrow", PAIR)
+    write_arrow(tmp_path / f"only/cache-{digest}.arrow", PAIR)
     with pytest.raises(UserError, match="of a known kind; 1 are caches of the library datasets, read if you name them"):
         sniff(tmp_path / "only")
 
 
-def test_of_what_the_library_datasets_prepared_only_train_is_read(tmp_path: Path) -> None:
-    """By the library itself: a folder of its cache, with what `map` keeps there."""
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_of_what_the_library_datasets_prepared_only_train_is_read(
+    tmp_path: Path, num_shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the library itself: a folder of its cache, with what `map` keeps there. A large set is divided into shards."""
     datasets = pytest.importorskip("datasets")
-    for name in ("train", "test"):
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps(CHAT) + "\n")
-    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    monkeypatch.setattr("datasets.config.MAX_SHARD_SIZE", 1 if num_shards > 1 else "500MB")
+    files = {split: [str(tmp_path / f"{split}{n}.jsonl") for n in range(num_shards)] for split in ("train", "test")}
+    for file in (file for split in files.values() for file in split):
+        Path(file).write_text(json.dumps(CHAT) + "\n")
     prepared = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cached"))
     prepared["train"].map(lambda row: {"prompt": f"{row['prompt']}!"})
     result = sniff_one(tmp_path / "cached")
     assert (result.options["split"], result.options["rows"]) == ("train", "conversations")
     assert result.problems == (f"{result.path.name}: splits that are not read: test",)
-    assert len(caches(tmp_path / "cached")) == 1
+    assert len(caches(tmp_path / "cached")) == 1 and len(splits(result.path)["train"]) == num_shards
+
+
+def test_a_file_of_the_user_is_no_cache_by_the_beginning_of_its_name(tmp_path: Path) -> None:
+    """Nor is one that only looks temporary: the library gives these no suffix."""
+    for name in ("tmpq0w9e8r7.arrow", "cache-hits.arrow", "rows.arrow"):
+        write_arrow(tmp_path / name, PAIR)
+    assert [file.name for file in splits(tmp_path)["train"]] == ["cache-hits.arrow", "rows.arrow", "tmpq0w9e8r7.arrow"]
+    assert sorted(result.path.name for result in sniff(tmp_path)) == [file.name for file in splits(tmp_path)["train"]]
+    assert caches(tmp_path) == []
 
 
 def test_splits_beside_train_are_not_read_with_it(tmp_path: Path) -> None:

@@ -180,11 +180,12 @@ def test_lists_within_another_object_are_named(
 ) -> None:
     (tmp_path / "a.json").write_text(json.dumps(document, indent=indent))
     [row] = rows(make_source(tmp_path, "json", "a.json", rows="conversations"))
-    assert isinstance(row, BadRow) and row.problem.startswith(
-        f"the lists of objects {lists} stand within another object"
-    )
+    assert isinstance(row, BadRow)
+    assert row.problem.startswith(f"the lists of objects {lists} stand within another object")
     (tmp_path / "b.json").write_text(json.dumps({"text": "One row.", "order": {"items": [{"n": 1}]}}, indent=indent))
     assert [row.text for row in rows(make_source(tmp_path, "json", "b.json")) if isinstance(row, Row)] == ["One row."]
+    (tmp_path / "c.json").write_text(json.dumps({"text": "a", "test": {"cases": [{"n": 1}]}}, indent=1) * 2)
+    assert texts(make_source(tmp_path, "json", "c.json")) == ["a", "a"]
 
 
 def test_what_stands_beside_the_rows_of_a_document_is_named(tmp_path: Path) -> None:

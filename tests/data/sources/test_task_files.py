@@ -107,3 +107,8 @@ def test_all_lists_of_an_evaluation_set_are_read(tmp_path: Path) -> None:
         "May",
     ]
     assert len(read) == 4
+    (tmp_path / "two.json").write_text(
+        '{"few_shot": [{"input": "May?", "input": "June?"}],\n"examples": [{"input": "July?"}]}'
+    )
+    broken, last = rows(make_source(tmp_path, "json", "two.json", rows="prompts"))
+    assert isinstance(broken, BadRow) and "the key 'input' has two values" in broken.problem and isinstance(last, Row)
