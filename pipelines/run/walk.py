@@ -250,7 +250,7 @@ def _unwrapped(error: UserError | ClusterError) -> UserError | ClusterError:
     if type(error) is kind:
         return error
     cause = getattr(error, "cause", None)
-    return kind(str(cause if isinstance(cause, kind) else error))
+    return kind(*cause.args) if isinstance(cause, kind) else kind(str(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -208,6 +208,8 @@ def test_an_error_that_ray_wrapped_is_reported_plainly(project: ToyProject) -> N
         for error in (wrapped, outer):
             explained = explain(error, project.store)
             assert (type(explained), str(explained)) == (kind, "books.txt:3: not text")
+    lines = RayTaskError("task", "a long traceback", UserError("a.txt: not text", "b.txt: empty")).as_instanceof_cause()
+    assert str(explain(lines, project.store)) == "a.txt: not text\nb.txt: empty"
     full = RayTaskError("task", "a long traceback", OSError(28, "No space left on device")).as_instanceof_cause()
     explained = explain(full, project.store)
     assert isinstance(explained, ClusterError) and "no space left on the device" in str(explained)

@@ -60,14 +60,18 @@ class Csv(TextFileSource, RecordSource):
     def identity(self) -> dict[str, Any]:
         """Adds what was found out: delimiters that are not those of the files' suffixes, quotes that are text."""
         identity = super().identity()
+        found = [  # one file after the other: of more than the cache holds each is read once
+            (encodings.readable_name(file.name), self.quotes_are_text(file), self._quotes_are_escaped(file),
+             self.delimiter_of(file)) for file in self.files()
+        ]  # fmt: skip
         if self.quotes is None:
             del identity["quotes"]
-            literal = [encodings.readable_name(file.name) for file in self.files() if self.quotes_are_text(file)]
+            literal = [name for name, is_text, _, _ in found if is_text]
             identity |= {"quotes_are_text": literal} if literal else {}
-            escaped = [encodings.readable_name(file.name) for file in self.files() if self._quotes_are_escaped(file)]
+            escaped = [name for name, _, is_escaped, _ in found if is_escaped]
             identity |= {"quotes_are_escaped": escaped} if escaped else {}
         if self.delimiter is None:
-            delimiters = {encodings.readable_name(file.name): self.delimiter_of(file) for file in self.files()}
+            delimiters = {name: delimiter for name, _, _, delimiter in found}
             others = {name: one for name, one in delimiters.items() if one not in (None, _usual_delimiter(name))}
             identity |= {"delimiters": others} if others else {}
         return identity

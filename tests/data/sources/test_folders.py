@@ -130,7 +130,7 @@ def test_of_what_the_library_datasets_prepared_only_train_is_read(
     monkeypatch.setattr("datasets.config.MAX_SHARD_SIZE", 1 if num_shards > 1 else "500MB")
     files = {split: [str(tmp_path / f"{split}{n}.jsonl") for n in range(num_shards)] for split in ("train", "test")}
     for file in (file for split in files.values() for file in split):
-        Path(file).write_text(json.dumps(CHAT) + "\n")
+        Path(file).write_text((json.dumps(CHAT) + "\n") * 2)
     prepared = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cached"))
     prepared["train"].map(lambda row: {"prompt": f"{row['prompt']}!"})
     result = sniff_one(tmp_path / "cached")
