@@ -204,9 +204,8 @@ class _Reader:
             if self._peek() == "[" and (str(name).lower() in LISTS or self.left_out is not None):
                 self.position += 1
                 yield from self._array()
-            elif isinstance(value := self._value(), Damaged) and self.all_lists:
-                yield value  # it may be a list
-            elif not _has_objects(value):
+            elif not _has_objects(value := self._value()):
+                yield from [value] if self.all_lists and isinstance(value, Damaged) else []  # it may be a list
                 is_read = self.definition and str(name).lower() == task_files.DEFINITION
                 self.beside += [str(name)] if has_value(value) and not is_read else []
             elif self.all_lists:
