@@ -2,7 +2,7 @@
 
     text ──canonical──► words, kinds, pairs, n-grams ──hash──► weights ──each window: sum ÷ √n──► max ≥ threshold?
               ├───────► rules (rules.py) ──► match?                                           │ a request: not harmless
-              └───────► segments of 160 characters ──► encoder (encoder.py) ──► sum of both log-odds ≥ threshold?
+              └───────► segments of 160 characters ──► encoder (encoder.py) ──► both log-odds together ≥ threshold?
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
 many others. Text that is still being generated is best checked at the end of a sentence: half of one may score
@@ -44,6 +44,9 @@ WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence,
 # probability by the words, it is not asked: by cross-validation 0.6% of the unsafe English pairs are there, 0.3% of the
 # Chinese ones, and 0.4 of the ordinary lines.
 SEGMENT, MAX_SEGMENTS, ASK_FROM = 160, 8, 0.076
+# Of the encoder's log-odds, which are added to the words': they are larger (3.8 and 1.4 on the written pairs), and the
+# words know the recipe's own conversations.
+ENCODER_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Verdict:
     """The guard's decision on a text.
 
     reason: "rule <name>" or "classifier" where the text is declined, else "". score: from 0 to 1, by the classifier, or
-    by it and the encoder, whose log-odds are added; 1 where a rule matched."""
+    by it and the encoder together; 1 where a rule matched."""
 
     allowed: bool
     reason: str
@@ -289,7 +292,8 @@ class Guard:
         worst = np.argsort(-log_odds, kind="stable")
         suspect = worst[log_odds[worst] >= np.log(ASK_FROM / (1 - ASK_FROM))]
         asked, not_asked = suspect[:MAX_SEGMENTS], suspect[MAX_SEGMENTS:]
-        both = log_odds[asked] + encoder.opened(file).log_odds([text[slice(*spans[number])] for number in asked])
+        by_meaning = encoder.opened(file).log_odds([text[slice(*spans[number])] for number in asked])
+        both = log_odds[asked] + ENCODER_WEIGHT * by_meaning
         return _probability(both.max(initial=-np.inf)), _probability(log_odds[not_asked].max(initial=-np.inf))
 
     def score(self, text: str) -> float:

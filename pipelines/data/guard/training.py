@@ -22,6 +22,7 @@ from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import contrasts, lexicon
 from pipelines.data.guard.classifier import (
     ASK_FROM,
+    ENCODER_WEIGHT,
     NUM_BUCKETS,
     SEGMENT,
     WINDOW,
@@ -286,7 +287,8 @@ def scores_by_meaning(texts: Sequence[LabelledText], scores: Floats, file: Path)
     found = np.zeros(len(indices))
     for place, index in enumerate(indices):
         if scores[index] >= ASK_FROM:
-            log_odds = np.log(scores[index] / max(1 - scores[index], 1e-9)) + known[hashes[index]]
+            by_words = np.log(scores[index] / max(1 - scores[index], 1e-9))
+            log_odds = by_words + ENCODER_WEIGHT * known[hashes[index]]
             found[place] = 1 / (1 + np.exp(-log_odds))
     return indices, found
 

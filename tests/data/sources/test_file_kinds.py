@@ -337,7 +337,7 @@ def test_a_saved_data_set_is_read_by_split(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_arrow(folder / "train/data-00000-of-00002.arrow", "a", "b")
     write_arrow(folder / "train/data-00001-of-00002.arrow", "c")
-    write_arrow(folder / "train/cache-1234.arrow", "stale")
+    write_arrow(folder / "train/cache-0123456789abcdef.arrow", "stale")
     write_arrow(folder / "test/data-00000-of-00001.arrow", "d")
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     assert data_sets(folder) == data_sets(tmp_path) == [folder]
