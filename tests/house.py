@@ -35,7 +35,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("metrics", "rollout"), ("learning",), ("inference",),
         ("data.guard",), ("data.dialogues", "data.images"),
         ("data.corpus", "data.tokens", "data.knowledge"), ("data.sources",), ("data.text",),
-        ("console",), ("options", "user_functions", "objects"), ("errors",),
+        ("console",), ("options", "user_functions", "objects"), ("errors", "processor"),
     ),
     "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",), ("options",)),
 }  # fmt: skip

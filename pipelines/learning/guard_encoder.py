@@ -4,7 +4,7 @@
 
     written pairs, ordinary lines ──2 of 4 folds──► log-odds of texts by a model that has not seen them ─┐
                      │         └──all──► LoRA adapters and a linear head ──► written/encoder.safetensors ◄┘
-                     └─ half of them dressed up: in a pretext, or beside an ordinary line
+                     └─ half of them in a pretext, or beside an ordinary line
 
 For who changes the written requests: half an hour on two cores with bfloat16; then raise the version of the stage
 guard. The guard's thresholds are chosen by the log-odds of the folds (pipelines/data/guard/training.py), of texts as
@@ -30,6 +30,7 @@ import xxhash
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipelines.data.corpus.quality_model import area_under_curve
 from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import contrasts
 from pipelines.data.guard.disguises import canonical_text
@@ -43,7 +44,7 @@ from pipelines.data.guard.encoder import (
     TRAINED,
     TRAINED_ON,
     UP,
-    padded,
+    mean_states,
     text_hashes,
     tokens_of,
 )
@@ -55,7 +56,10 @@ RANK, ALPHA, EPOCHS, BATCH_TEXTS = 8, 16, 3, 32
 LEARNING_RATE, HEAD_LEARNING_RATE, WARMUP, CLIP_NORM = 1e-3, 1e-2, 0.1, 1.0
 BUCKET = 16  # batches whose texts are sorted by length together
 SHOWN_EVERY = 100  # steps
-FRAMED, BESIDE_ORDINARY = 0.35, 0.1  # fractions of texts that are dressed up, drawn anew in each epoch
+FRAMED, BESIDE_ORDINARY = (
+    0.35,
+    0.1,
+)  # fractions of texts that are in a pretext, or beside an ordinary line, drawn anew in each epoch
 NUM_OUT_OF_FOLD = 2  # folds whose texts get log-odds: half of the texts are enough for thresholds
 UNSEEN = 5  # every fifth frame is left out of a fold's training
 
@@ -69,7 +73,6 @@ class Classifier(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.weights = weights
-        self.dropout = nn.Dropout(0.1)
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["query", "key", "value", "dense"])
         self.encoder: Any = get_peft_model(weights.encoder().to(torch.bfloat16), config)  # pyright: ignore[reportArgumentType]
         self.head = nn.Linear(weights.sizes.hidden, 1)
@@ -78,21 +81,16 @@ class Classifier(nn.Module):
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Log-odds of each row of tokens, float32 [rows]."""
-        tokens_RT, mask_RT = padded(rows, self.weights.padding)
-        mask = torch.from_numpy(mask_RT)
         with torch.autocast("cpu", torch.bfloat16):
-            states_RTH = self.encoder(
-                inputs_embeds=torch.from_numpy(self.weights.rows(tokens_RT)).to(torch.bfloat16), attention_mask=mask
-            ).last_hidden_state
-        means = (states_RTH.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return self.head(means)[:, 0]
+            means_RH = mean_states(self.encoder, self.weights, rows)
+        return self.head(means_RH.float())[:, 0]
 
 
 Frames = dict[str, list[str]]
 """Pretexts by language, each with {} in place of a request."""
 
 
-def dressed(text: LabelledText, frames: Frames, random: np.random.Generator) -> str:
+def augmented(text: LabelledText, frames: Frames, random: np.random.Generator) -> str:
     """A canonical text as it stands, in a pretext, or before or after an ordinary line."""
     kind = random.random()
     if kind < FRAMED:
@@ -121,7 +119,7 @@ def fit(weights: E5Weights, texts: Sequence[LabelledText], frames: Frames, seed:
     random = np.random.default_rng(seed)
     total, step = EPOCHS * -(-len(texts) // BATCH_TEXTS), 0
     for _ in range(EPOCHS):
-        rows = [tokens_of(weights, dressed(text, frames, random)) for text in texts]
+        rows = [tokens_of(weights, augmented(text, frames, random)) for text in texts]
         for batch in shuffled(rows, random):
             step += 1
             factor = min(step / (WARMUP * total), 1 - step / (total + 1))
@@ -159,15 +157,14 @@ def log_odds(model: Classifier, rows: list[list[int]]) -> np.ndarray:
 
 def areas(model: Classifier, texts: Sequence[LabelledText], odds: np.ndarray, frames: Frames) -> str:
     """Areas under the ROC curve over pairs, as they stand, with these log-odds, and in frames."""
-    random, found = np.random.default_rng(0), []
+    random, lines = np.random.default_rng(0), []
     for language, of_language in sorted(frames.items()):
         chosen = [i for i, text in enumerate(texts) if text.language == language and text.source == CONTRAST]
         unsafe = np.array([texts[index].unsafe for index in chosen])
         rows = [tokens_of(model.weights, framed(texts[index].text, of_language, random)) for index in chosen]
         for kind, values in (("as they stand", odds[chosen]), ("framed", log_odds(model, rows))):
-            area = (values[unsafe][:, None] > values[~unsafe][None]).mean()
-            found.append(f"{language} {kind} {area:.3f}")
-    return ", ".join(found)
+            lines.append(f"{language} {kind} {area_under_curve(values[unsafe], values[~unsafe]):.3f}")
+    return ", ".join(lines)
 
 
 def tensors_of(model: Classifier) -> dict[str, Tensor]:
@@ -199,21 +196,20 @@ def main() -> None:
     frames = {language: contrasts.frames(language) for language in LANGUAGES}
     seen = {language: [f for i, f in enumerate(each) if i % UNSEEN] for language, each in frames.items()}
     unseen = {language: each[::UNSEEN] for language, each in frames.items()}
-    odds = np.full(len(texts), np.nan, np.float32)
+    odds, digest = np.full(len(texts), np.nan, np.float32), trained_on()
     for number in range(NUM_OUT_OF_FOLD):
-        done = work / f"{number}-{trained_on()}.npy"
-        own = np.flatnonzero(fold == number)
+        done = work / f"{number}-{digest}.npy"
         if not done.is_file():
-            model = fit(weights, [texts[i] for i in np.flatnonzero(fold != number)], seen, number, f"fold {number}")
-            own_texts = [texts[index] for index in own]
-            own_odds = log_odds(model, [tokens_of(weights, text.text) for text in own_texts])
-            sys.stderr.write(f"fold {number}: {areas(model, own_texts, own_odds, unseen)}\n")
-            np.save(done, own_odds)
-        odds[own] = np.load(done)
+            train, validation = ([texts[i] for i in np.flatnonzero(part)] for part in (fold != number, fold == number))
+            model = fit(weights, train, seen, number, f"fold {number}")
+            computed = log_odds(model, [tokens_of(weights, text.text) for text in validation])
+            sys.stderr.write(f"fold {number}: {areas(model, validation, computed, unseen)}\n")
+            np.save(done, computed)
+        odds[fold == number] = np.load(done)
     tensors = tensors_of(fit(weights, texts, frames, NUM_FOLDS, "all"))
     known = ~np.isnan(odds)
     tensors |= {HASHES: torch.from_numpy(hashes[known].view(np.int64)), LOG_ODDS: torch.from_numpy(odds[known]).half()}
-    metadata = {"base": embedder(), "rank": str(RANK), "alpha": str(ALPHA), TRAINED_ON: trained_on()}
+    metadata = {"base": embedder(), "rank": str(RANK), "alpha": str(ALPHA), TRAINED_ON: digest}
     save_file(tensors, TRAINED, metadata)
     TRAINED.chmod(0o644)
 

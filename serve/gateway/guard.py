@@ -5,7 +5,7 @@
 
 The guard is the nearest artifact of kind `guard` (rules, a small classifier and an encoder); without one, the built-in
 rules alone. A check of a question takes 0.4 ms, of 156 Chinese characters, which are read with and without points,
-1.5 ms; one that the encoder is asked about 10 to 25 ms more.
+1.5 ms; one with suspect words, which the encoder reads, 10 to 25 ms more.
 """
 
 from __future__ import annotations

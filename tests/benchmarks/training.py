@@ -111,7 +111,7 @@ def main(size: str = "2m", steps: int = 60) -> dict[str, float]:
         "train/ratio_to_bare_same_kernels": stage_tokens_per_s / median(same),
         "train/tokens_per_s_default_dtype": median(default),
         "train/ratio_to_bare_default_dtype": median(default) / bare_tokens_per_s,
-        "train/loss_nats_default_dtype": float(default_facts["train/loss_nats"]),
+        "train/default_dtype_loss_nats": float(default_facts["train/loss_nats"]),
     }
 
 

@@ -158,12 +158,12 @@ def with_thought(content: str, thought: Any, *, keep_thoughts: bool, place: str 
     text = reply.text.strip()
     if not keep_thoughts:
         return text
-    own = reply.thought.strip()
-    if own and beside and own.split() != beside.split():
+    within = reply.thought.strip()
+    if within and beside and within.split() != beside.split():
         return _two_thoughts(place)
-    if (own and not reply.is_given) or not (beside or reply.is_given):
+    if (within and not reply.is_given) or not (beside or reply.is_given):
         return content
-    thought = own or beside
+    thought = within or beside
     if not (thought and text):
         return text or content
     return f"<think>\n{thought}\n</think>\n\n{text}"

@@ -6,7 +6,7 @@
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
 many others. Text that is still being generated is best checked at the end of a sentence: half of one may score
-worse than the whole. The words take 0.4 ms a call for a question; replies are judged by them alone, and most requests
+worse than the whole. The words take 0.4 ms a call for a question; they alone decide on replies, and most requests
 are harmless by them at once. training.py trains it.
 """
 
@@ -28,7 +28,7 @@ from pipelines.data.guard.disguises import readings
 from pipelines.data.guard.rules import RULES, RULES_VERSION, Rule, first_match
 from pipelines.data.guard.words import EDGE, SENTENCE_END, TOKEN, hashes
 from pipelines.data.text.languages import language_of
-from pipelines.data.text.ngram_classifier import ngram_buckets
+from pipelines.data.text.ngram_classifier import ngram_buckets, sigmoid
 from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
@@ -40,10 +40,10 @@ KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple
 NGRAM_SIZES = (4,)  # characters; shorter ones beside them tell English pairs apart less well
 MAX_KIND_DISTANCE = 10  # tokens between kinds that are paired
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
-# What the encoder reads at once, in characters, and how many of a text: those whose words are worst. Below ASK_FROM, a
-# probability by the words, it is not asked: by cross-validation 0.6% of the unsafe English pairs are there, 0.3% of the
-# Chinese ones, and 0.4 of the ordinary lines.
-SEGMENT, MAX_SEGMENTS, ASK_FROM = 160, 8, 0.076
+# Length of a segment that the encoder reads, in characters; how many it reads of a text, those with the worst words;
+# and the lowest probability by the words of one that it reads: by cross-validation 0.6% of the unsafe English pairs are
+# below it, 0.3% of the Chinese ones, and 0.4 of the ordinary lines.
+SEGMENT, MAX_SEGMENTS, SUSPECT_FROM = 160, 8, 0.076
 # Of the encoder's log-odds, which are added to the words': they are larger (3.8 and 1.4 on the written pairs), and the
 # words know the recipe's own conversations.
 ENCODER_WEIGHT = 0.5
@@ -171,8 +171,8 @@ class Guard:
 
     weights: float32 [buckets]; bias: added to each window's sum; thresholds: lowest score of a text by its words that
     is declined, by language; reply_thresholds: of a reply. A language without one, as in guards of versions that had
-    none, has its replies declined by the threshold of texts. encoder: its file, read at the first request that it is
-    asked about, and request_thresholds: lowest score of a request by both; without a file requests are as other
+    none, has its replies declined by the threshold of texts. encoder: its file, read at the first request with
+    suspect words, and request_thresholds: lowest score of a request by both; without a file requests are as other
     texts."""
 
     weights: np.ndarray
@@ -250,7 +250,7 @@ class Guard:
     def _check(
         self, text: str, language: str | None, thresholds: dict[str, float], file: Path | None = None
     ) -> Verdict:
-        """Whether a text may pass by these thresholds, however it is read. file: of the encoder, if it is asked."""
+        """Whether a text may pass by these thresholds, however it is read. file: of the encoder, if it is used."""
         worst = Verdict(True, "", 0.0)
         for reading in readings(text):
             verdict = self._check_reading(reading, language or language_of(reading), thresholds, file)
@@ -273,14 +273,14 @@ class Guard:
         sums, num_words = self._window_sums(text)
         score = _probability(sums.max() + self.bias) if num_words > 1 else 0.0
         declined = score >= threshold
-        if file is not None and score >= min(ASK_FROM, threshold):
-            score, not_asked = self._scores_by_meaning(text, sums, file)
-            declined = score >= threshold or not_asked >= _threshold(self.thresholds, language)
+        if file is not None and score >= min(SUSPECT_FROM, threshold):
+            score, unread_score = self._scores_by_meaning(text, sums, file)
+            declined = score >= threshold or unread_score >= _threshold(self.thresholds, language)
         return Verdict(False, "classifier", score) if declined else Verdict(True, "", score)
 
     def _scores_by_meaning(self, text: str, sums: np.ndarray, file: Path) -> tuple[float, float]:
         """The scores of the worst segment of a canonical text by words and encoder, and, by the words alone, of the
-        worst one that the encoder is not asked about, where more than MAX_SEGMENTS are not harmless by their words.
+        worst one that the encoder does not read, where more than MAX_SEGMENTS are suspect by their words.
 
         sums: of the text's windows; a window counts in the segments that hold its middle."""
         spans = segments(text)
@@ -290,11 +290,11 @@ class Guard:
         places = np.searchsorted(middles, spans)
         log_odds = np.array([sorted_sums[begin:end].max(initial=-np.inf) for begin, end in places]) + self.bias
         worst = np.argsort(-log_odds, kind="stable")
-        suspect = worst[log_odds[worst] >= np.log(ASK_FROM / (1 - ASK_FROM))]
-        asked, not_asked = suspect[:MAX_SEGMENTS], suspect[MAX_SEGMENTS:]
-        by_meaning = encoder.opened(file).log_odds([text[slice(*spans[number])] for number in asked])
-        both = log_odds[asked] + ENCODER_WEIGHT * by_meaning
-        return _probability(both.max(initial=-np.inf)), _probability(log_odds[not_asked].max(initial=-np.inf))
+        suspect = worst[log_odds[worst] >= np.log(SUSPECT_FROM / (1 - SUSPECT_FROM))]
+        read, unread = suspect[:MAX_SEGMENTS], suspect[MAX_SEGMENTS:]
+        by_meaning = encoder.opened(file).log_odds([text[slice(*spans[number])] for number in read])
+        joint = log_odds[read] + ENCODER_WEIGHT * by_meaning
+        return _probability(joint.max(initial=-np.inf)), _probability(log_odds[unread].max(initial=-np.inf))
 
     def score(self, text: str) -> float:
         """Probability by the classifier that a canonical text is unsafe, 0 to 1: that of its worst window."""
@@ -303,7 +303,7 @@ class Guard:
     def unsafe_fraction(self, text: str, language: str) -> float:
         """Fraction of the windows and sentences of a canonical text that score as high as what is declined."""
         threshold = _threshold(self.thresholds, language)
-        scores = 1 / (1 + np.exp(-(self._window_sums(text)[0] + self.bias)))
+        scores = sigmoid(self._window_sums(text)[0] + self.bias)
         return float((scores >= threshold).mean())
 
     def refusal(self, language: str | None) -> str:
@@ -322,7 +322,7 @@ class Guard:
 
 def _probability(log_odds: float) -> float:
     """The probability of log-odds."""
-    return float(1 / (1 + np.exp(-log_odds)))
+    return float(sigmoid(np.array(log_odds)))
 
 
 def _threshold(thresholds: dict[str, float], language: str) -> float:

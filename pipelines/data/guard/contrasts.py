@@ -45,5 +45,6 @@ def frames(language: str) -> list[str]:
     return [line.replace("\\n", "\n") for line in _lines(f"frames_{language}.txt")]
 
 
+@cache
 def _lines(name: str) -> list[str]:
     return (FOLDER / name).read_text(encoding="utf-8").splitlines()

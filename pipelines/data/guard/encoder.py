@@ -2,8 +2,8 @@
 
     text ──tokens──► multilingual-e5-small with LoRA merged into its layers ──mean──► linear ──► log-odds
 
-The linear classifier of words (classifier.py) tells at once that most texts are harmless, and asks the encoder about
-parts of the others: one costs 10 ms where the CPU has bfloat16, 25 ms where it has not. The adapters are trained on the
+Most texts are harmless by their words (classifier.py), at once; of the others the encoder reads the suspect parts: one
+costs 10 ms where the CPU has bfloat16, 25 ms where it has not. The adapters are trained on the
 written requests (pipelines/learning/guard_encoder.py), whatever a recipe's conversations are, and are part of this
 program and of each guard that is made: 1.4 MB.
 """
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -24,6 +24,10 @@ from pipelines.data.guard.contrasts import FOLDER
 from pipelines.data.text.e5_weights import E5Weights
 from pipelines.data.text.embeddings import embedder
 from pipelines.errors import UserError
+from pipelines.processor import cpu_has_bfloat16
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TRAINED = FOLDER / "encoder.safetensors"
 FILE = "encoder.safetensors"  # in a guard's folder
@@ -59,35 +63,48 @@ class Encoder:
         with torch.no_grad():
             for name in sorted(each.removesuffix(DOWN) for each in adapters if each.endswith(DOWN)):
                 model.encoder.get_submodule(name).weight += scale * adapters[name + UP] @ adapters[name + DOWN]
-        able = torch.cpu.get_capabilities()  # without instructions for it bfloat16 is slower than float32
-        self._model = model.to(torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32)
+        self._model = model.to(torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
         self._remembered: dict[str, float] = {}
         self.log_odds(["a first call makes the kernels"])
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
         """ln(p ÷ (1 − p)), p the probability that a canonical text asks for harm: float32 [texts]. The last digits
         depend on the machine and on the other texts."""
-        known = {text: self._remembered.get(text) for text in dict.fromkeys(texts)}
-        unknown = sorted((text for text, odds in known.items() if odds is None), key=len)
-        if len(self._remembered) + len(unknown) > MAX_REMEMBERED:
+        odds_of = {text: self._remembered.get(text) for text in texts}
+        missing = sorted((text for text, odds in odds_of.items() if odds is None), key=len)
+        if len(self._remembered) + len(missing) > MAX_REMEMBERED:
             self._remembered = {}
-        for begin in range(0, len(unknown), BATCH):
-            batch = unknown[begin : begin + BATCH]
-            odds = self._means([tokens_of(self._weights, text) for text in batch]) @ self._head[0] + self._head[1]
-            known |= zip(batch, odds.tolist(), strict=True)
-            self._remembered |= zip(batch, odds.tolist(), strict=True)
-        return np.array([known[text] for text in texts], np.float32)
+        for begin in range(0, len(missing), BATCH):
+            batch = missing[begin : begin + BATCH]
+            computed = dict(zip(batch, self._computed(batch), strict=True))
+            odds_of |= computed
+            self._remembered |= computed
+        return np.array([odds_of[text] for text in texts], np.float32)
 
-    def _means(self, rows: list[list[int]]) -> np.ndarray:
-        """The mean of the last layer's states over the tokens of each row: float32 [rows, hidden]."""
+    def _computed(self, texts: Sequence[str]) -> list[float]:
+        """The log-odds of texts that are computed together."""
         import torch
 
-        tokens_RT, mask_RT = padded(rows, self._weights.padding)
         with torch.inference_mode():
-            embedded_RTH = torch.from_numpy(self._weights.rows(tokens_RT)).to(self._model.dtype)
-            mask = torch.from_numpy(mask_RT)
-            states_RTH = self._model(inputs_embeds=embedded_RTH, attention_mask=mask).last_hidden_state.float()
-            return ((states_RTH * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
+            means_RH = mean_states(self._model, self._weights, [tokens_of(self._weights, text) for text in texts])
+        return (means_RH.numpy() @ self._head[0] + self._head[1]).tolist()
+
+
+def mean_states(model: Any, weights: E5Weights, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The mean of the last layer's states over the tokens of each row: float32 [rows, hidden].
+
+    model: BertModel of these weights, with or without adapters."""
+    import torch
+
+    longest = max(map(len, rows))
+    tokens_RT = np.full((len(rows), longest), weights.padding)
+    mask_RT = torch.zeros(len(rows), longest, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        tokens_RT[number, : len(row)] = row
+        mask_RT[number, : len(row)] = 1
+    embedded_RTH = torch.from_numpy(weights.rows(tokens_RT)).to(model.dtype)
+    states_RTH = model(inputs_embeds=embedded_RTH, attention_mask=mask_RT).last_hidden_state.float()
+    return (states_RTH * mask_RT[..., None]).sum(1) / mask_RT.sum(1, keepdim=True)
 
 
 def opened(file: Path) -> Encoder:
@@ -121,14 +138,3 @@ def tokens_of(weights: E5Weights, text: str) -> list[int]:
 def text_hashes(texts: Sequence[str]) -> np.ndarray:
     """Hashes of canonical texts, uint64 [texts]."""
     return np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in texts], np.uint64)
-
-
-def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and mask, int64 [rows, longest] each."""
-    longest = max(map(len, rows))
-    tokens_RT = np.full((len(rows), longest), padding)
-    mask_RT = np.zeros((len(rows), longest), np.int64)
-    for number, row in enumerate(rows):
-        tokens_RT[number, : len(row)] = row
-        mask_RT[number, : len(row)] = 1
-    return tokens_RT, mask_RT

@@ -28,7 +28,10 @@ def evaluation_facts(
     if requests:
         facts["guard/check_ms"] = 1000 * elapsed_s / len(requests)
     without_rules = replace(guard, rules=())
-    classifier_verdicts = [without_rules.check(text, conversation.language) for conversation, text in requests]
+    classifier_verdicts = [
+        without_rules.check(text, conversation.language) if verdict.reason.startswith("rule ") else verdict
+        for (conversation, text), verdict in zip(requests, verdicts, strict=True)
+    ]
     for suffix, results in (("", verdicts), ("_classifier", classifier_verdicts)):
         evaluated = [(conversation, verdict) for (conversation, _), verdict in zip(requests, results, strict=True)]
         facts |= {f"guard/{name}{suffix}": value for name, value in _rates(evaluated).items()}

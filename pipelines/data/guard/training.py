@@ -21,10 +21,10 @@ from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.tasks.task import LANGUAGES
 from pipelines.data.guard import contrasts, lexicon
 from pipelines.data.guard.classifier import (
-    ASK_FROM,
     ENCODER_WEIGHT,
     NUM_BUCKETS,
     SEGMENT,
+    SUSPECT_FROM,
     WINDOW,
     Guard,
     text_features,
@@ -34,7 +34,7 @@ from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.guard.encoder import opened, out_of_fold, text_hashes
 from pipelines.data.guard.regression import logistic_regression
 from pipelines.data.guard.words import SENTENCE_END
-from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix
+from pipelines.data.text.ngram_classifier import Floats, TfIdfMatrix, sigmoid
 
 UNSAFE, LOOK_ALIKE, OTHER = "unsafe", "look_alike", "other"
 LABELS = {"unsafe": UNSAFE, "safe": LOOK_ALIKE}  # by a conversation's safety; OTHER where it has none
@@ -47,7 +47,7 @@ LABEL_WEIGHTS = {UNSAFE: 0.3, LOOK_ALIKE: 0.2, OTHER: 0.5}  # in the loss of eac
 # of 116 pairs and the lexicon.
 ORDINARY_PASS = {"en": 0.905, "zh": 0.975}
 ORDINARY_PASS_BY_MEANING = {"en": 0.98, "zh": 0.98}  # the same of words and encoder together, which tell more apart
-MAX_ASKED = 2000  # texts of conversations that the encoder is asked about for its thresholds, a quarter of a minute
+MAX_ENCODED = 2000  # texts of conversations that the encoder reads for its thresholds, a quarter of a minute
 NUM_FOLDS = 4  # of the training texts, for cross-validation
 BLOCK = 12  # neighbouring texts that stay in one fold
 # Least score of a part of a reply that is declined. A long reply holds many parts, any of which would end it, and is of
@@ -220,7 +220,7 @@ def train_guard(
     """Trains a guard whose threshold in each language maximises F_beta in cross-validation, or is the higher one by
     which ORDINARY_PASS of the ordinary lines pass; replies are declined from REPLY_THRESHOLD on.
 
-    encoder: file of the one that requests are judged by, too, with thresholds chosen alike; it is not trained here.
+    encoder: file of the encoder for requests, whose thresholds are chosen alike; it is not trained here.
     beta: over 1 weighs recall of unsafe texts more, under 1 precision. on_progress: called after each fit with the
     number done and in all. Raises ValueError without at least NUM_FOLDS unsafe and NUM_FOLDS harmless texts."""
     num_unsafe = sum(text.unsafe for text in texts)
@@ -236,9 +236,10 @@ def train_guard(
     reply_thresholds = {language: max(REPLY_THRESHOLD, score) for language, score in thresholds.items()}
     guard = replace(guard, thresholds=thresholds, reply_thresholds=reply_thresholds)
     if encoder is not None:
-        scored, request_scores = scores_by_meaning(texts, scores, encoder)
-        found = chosen_thresholds([texts[index] for index in scored], request_scores, beta, ORDINARY_PASS_BY_MEANING)
-        rounded = {language: round(threshold, 3) for language, threshold in found.items()}  # log-odds vary by machine
+        indices, joint_scores = scores_by_meaning(texts, scores, encoder)
+        scored = [texts[index] for index in indices]
+        request_thresholds = chosen_thresholds(scored, joint_scores, beta, ORDINARY_PASS_BY_MEANING)
+        rounded = {language: round(score, 3) for language, score in request_thresholds.items()}  # differ by machine
         guard = replace(guard, encoder=encoder, request_thresholds=thresholds | rounded)
     on_progress(NUM_FOLDS + 1, NUM_FOLDS + 1)
     return guard
@@ -265,32 +266,28 @@ def scores_by_meaning(texts: Sequence[LabelledText], scores: Floats, file: Path)
     once that they are harmless, else 0. Without the lexicon.
 
     scores: by the words of other folds [N]. Written texts have the log-odds of an encoder of other folds, and
-    are left out where they have none; the conversations' have those of the one in the file: at most MAX_ASKED of those
-    that are one segment, chosen by hash."""
-    known = out_of_fold(file)
+    are left out where they have none; the conversations' have those of the one in the file: at most MAX_ENCODED of
+    those that are one segment, chosen by hash."""
+    odds = out_of_fold(file)
     hashes = text_hashes([text.text for text in texts]).tolist()
-    written = (CONTRAST, ORDINARY)
     indices = [
         index for index, text in enumerate(texts)
         if text.source != LEXICON
-        and (hashes[index] in known if text.source in written else len(text.text) <= SEGMENT)
+        and (hashes[index] in odds if text.source in (CONTRAST, ORDINARY) else len(text.text) <= SEGMENT)
     ]  # fmt: skip
-    unknown = [index for index in indices if scores[index] >= ASK_FROM and hashes[index] not in known]
-    unknown.sort(key=lambda index: (hashes[index], index))
-    known |= zip(
-        [hashes[index] for index in unknown[:MAX_ASKED]],
-        opened(file).log_odds([texts[index].text for index in unknown[:MAX_ASKED]]).tolist(),
-        strict=True,
-    )
-    left_out = set(unknown[MAX_ASKED:])
-    indices = [index for index in indices if index not in left_out]
-    found = np.zeros(len(indices))
+    missing = sorted(
+        (hashes[index], texts[index].text) for index in indices
+        if scores[index] >= SUSPECT_FROM and hashes[index] not in odds
+    )[:MAX_ENCODED]  # fmt: skip
+    computed = opened(file).log_odds([text for _, text in missing])
+    odds |= zip([number for number, _ in missing], computed.tolist(), strict=True)
+    indices = [index for index in indices if scores[index] < SUSPECT_FROM or hashes[index] in odds]
+    joint_scores = np.zeros(len(indices))
     for place, index in enumerate(indices):
-        if scores[index] >= ASK_FROM:
-            by_words = np.log(scores[index] / max(1 - scores[index], 1e-9))
-            log_odds = by_words + ENCODER_WEIGHT * known[hashes[index]]
-            found[place] = 1 / (1 + np.exp(-log_odds))
-    return indices, found
+        if (score := scores[index]) >= SUSPECT_FROM:
+            by_words = np.log(score / max(1 - score, 1e-9))
+            joint_scores[place] = sigmoid(by_words + ENCODER_WEIGHT * odds[hashes[index]])
+    return indices, joint_scores
 
 
 def cross_validated_scores(

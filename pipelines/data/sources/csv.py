@@ -60,18 +60,18 @@ class Csv(TextFileSource, RecordSource):
     def identity(self) -> dict[str, Any]:
         """Adds what was found out: delimiters that are not those of the files' suffixes, quotes that are text."""
         identity = super().identity()
-        found = [  # one file after the other: of more than the cache holds each is read once
+        formats = [  # one file after the other: of more than the cache holds each is read once
             (encodings.readable_name(file.name), self.quotes_are_text(file), self._quotes_are_escaped(file),
              self.delimiter_of(file)) for file in self.files()
         ]  # fmt: skip
         if self.quotes is None:
             del identity["quotes"]
-            literal = [name for name, is_text, _, _ in found if is_text]
+            literal = [name for name, is_text, _, _ in formats if is_text]
             identity |= {"quotes_are_text": literal} if literal else {}
-            escaped = [name for name, _, is_escaped, _ in found if is_escaped]
+            escaped = [name for name, _, is_escaped, _ in formats if is_escaped]
             identity |= {"quotes_are_escaped": escaped} if escaped else {}
         if self.delimiter is None:
-            delimiters = {name: delimiter for name, _, _, delimiter in found}
+            delimiters = {name: delimiter for name, _, _, delimiter in formats}
             others = {name: one for name, one in delimiters.items() if one not in (None, _usual_delimiter(name))}
             identity |= {"delimiters": others} if others else {}
         return identity
@@ -79,19 +79,19 @@ class Csv(TextFileSource, RecordSource):
     def delimiter_of(self, file: Path) -> str | None:
         """The character between the cells of a file; None for data that is not text."""
         encoding = self.encoding_of(file)
-        return self.delimiter or (encoding and _found_format(file, encoding).delimiter)
+        return self.delimiter or (encoding and _detected_format(file, encoding).delimiter)
 
     def quotes_are_text(self, file: Path) -> bool:
         """Whether quotation marks are text in a file, and enclose no cells."""
         encoding = self.encoding_of(file)
         if self.quotes is not None or encoding is None:
             return self.quotes == "text"
-        return _found_format(file, encoding).quotes_are_text and self.delimiter in (None, "\t")
+        return _detected_format(file, encoding).quotes_are_text and self.delimiter in (None, "\t")
 
     def _quotes_are_escaped(self, file: Path) -> bool:
         """Whether quotes within the cells of a file are written with a backslash."""
         encoding = self.encoding_of(file)
-        return self.quotes is None and encoding is not None and _found_format(file, encoding).quotes_are_escaped
+        return self.quotes is None and encoding is not None and _detected_format(file, encoding).quotes_are_escaped
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each record, numbered by the line on which it ends."""
@@ -129,11 +129,11 @@ class Csv(TextFileSource, RecordSource):
         text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
         escaped = self._quotes_are_escaped(file)
         lines = _Lines(text, self.max_row_bytes, escaped)
-        found = _found_format(file, self.text_encoding(file))
-        if found.is_announced:
+        table_format = _detected_format(file, self.text_encoding(file))
+        if table_format.is_announced:
             next(lines)
         quoting = csv.QUOTE_NONE if self.quotes_are_text(file) else csv.QUOTE_MINIMAL
-        reader = csv.reader(lines, delimiter=self.delimiter or found.delimiter, quoting=quoting, strict=True)
+        reader = csv.reader(lines, delimiter=self.delimiter or table_format.delimiter, quoting=quoting, strict=True)
         return lines, map(delimiters.unmarked, reader) if escaped else reader
 
     def _unread(self, lines: _Lines, error: Exception) -> BadRow:
@@ -246,8 +246,8 @@ class _Format(NamedTuple):
     quotes_are_escaped: bool
 
 
-def _found_format(file: Path, encoding: str) -> _Format:
-    """How the cells of a file are written, found out from its beginning."""
+def _detected_format(file: Path, encoding: str) -> _Format:
+    """How the cells of a file are written, detected from its beginning."""
     return _cached_format(file, encoding, *state(file))
 
 

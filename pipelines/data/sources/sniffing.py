@@ -101,9 +101,8 @@ def sniff(path: Path) -> list[SniffResult]:
             named = sorted({*named} - {*documents})
         results += [_sniff_among_others(file, kind) for file in named]
     if not results:
-        cached = (
-            f"; {len(caches(path)):,} are caches of the library datasets, read if you name them" if caches(path) else ""
-        )
+        num_caches = len(caches(path))
+        cached = f"; {num_caches:,} are caches of the library datasets, read if you name them" if num_caches else ""
         raise UserError(f"{path}: no file in this folder is of a known kind{cached}; expected {_suffixes()}")
     return results
 

@@ -141,12 +141,12 @@ class E5Weights:
                 number = pieces.get(text[begin:end])
                 if number is not None and (score := best[begin] + scores[number]) > best[end]:
                     best[end], piece_of[end] = score, (begin, number)
-        found: list[int] = []
+        tokens: list[int] = []
         end = len(text)
         while end:
             end, number = piece_of[end]
-            found.append(number)
-        return found[::-1]
+            tokens.append(number)
+        return tokens[::-1]
 
     def encoder(self) -> BertModel:
         """The layers in float32, for `inputs_embeds` made of rows(): without the token table, and without a pooler."""

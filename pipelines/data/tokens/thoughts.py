@@ -59,7 +59,7 @@ def read_opening(
     text: the reply so far; complete: whether that is all of it. prefix: text that the template writes before a reply,
     an empty thought for instance. marks: whether marks open and close thoughts. first: the reply's text begins after
     the first thought that says something."""
-    found = Opening(0)
+    opening = Opening(0)
     while True:
         if place.inside:
             end, searched = _end_of_thought(text, place, complete=complete)
@@ -68,12 +68,12 @@ def read_opening(
             thought = _thought(text, place.begin, end)
             if end < 0 or (first and thought.start < thought.end):
                 return thought
-            found = thought if thought.start < thought.end else found
+            opening = thought if thought.start < thought.end else opening
             had_thought = place.had_thought or thought.start < thought.end
             place = Place(end + len(CLOSE), opened=True, had_thought=had_thought)
         start = _after_space(text, place.begin)
-        openings = [opening for opening in (prefix, *((OPEN, CLOSE) if marks else ())) if opening]
-        is_cut = any(_may_become(text, start, opening) for opening in openings)
+        beginnings = [each for each in (prefix, *((OPEN, CLOSE) if marks else ())) if each]
+        is_cut = any(_may_become(text, start, each) for each in beginnings)
         if is_cut and not complete:
             return place
         if prefix and text.startswith(prefix, start):
@@ -84,7 +84,7 @@ def read_opening(
             return place
         if not is_mark:
             cut_off = place.begin > 0 and is_cut and len(text) - start > 1
-            return replace(found, text=len(text) if cut_off else start if place.begin else 0)
+            return replace(opening, text=len(text) if cut_off else start if place.begin else 0)
         inside = text.startswith(OPEN, start)
         begin = start if inside else start + len(CLOSE)
         place = replace(place, begin=begin, inside=inside, searched=begin, opened=True)

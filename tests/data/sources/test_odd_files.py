@@ -381,16 +381,16 @@ def test_a_row_in_place_of_the_names_of_columns_is_noted(tmp_path: Path) -> None
 def test_a_pointer_of_git_lfs_is_told_from_the_file(tmp_path: Path, name: str) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n"
     (tmp_path / name).write_text(pointer)
-    told = "a pointer of Git LFS in place of the file; expected its content: git lfs pull"
-    with pytest.raises(UserError, match=f"{name}: {told}"):
+    problem = "a pointer of Git LFS in place of the file; expected its content: git lfs pull"
+    with pytest.raises(UserError, match=f"{name}: {problem}"):
         sniff(tmp_path / name)
     kind = {"a.txt": "text", "a.arrow": "dataset"}.get(name, name[2:])
-    with pytest.raises(UserError, match=f"{name}: {told}"):
+    with pytest.raises(UserError, match=f"{name}: {problem}"):
         rows(make_source(tmp_path, kind, name))
     other = tmp_path / f"b{name[1:]}"
     other.write_text(pointer)  # among others it is a bad row of each
     read = rows(make_source(tmp_path, kind, [name, other.name]))
-    assert [row.problem for row in read if isinstance(row, BadRow)] == [told, told]
+    assert [row.problem for row in read if isinstance(row, BadRow)] == [problem, problem]
 
 
 def test_files_whose_first_rows_are_all_unreadable_are_not_taken_for_english(tmp_path: Path) -> None:
