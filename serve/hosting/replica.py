@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 PEERS_TIMEOUT_S = 10.0
 UNLOAD_POLL_S = 0.2
+SWITCH_INTERVAL_S = 0.0001  # Python's 5 ms let a request's preparation and scores delay the loop that sends tokens
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Model:
     behind_router = True
 
     async def __init__(self, settings: str):
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = engine.local(Settings.model_validate_json(settings))
         process = None if self._settings.gpus else EngineProcess(architectures(self._settings.model))
         with loading():
