@@ -104,9 +104,10 @@ def read_conversations(
         if turns in unique:
             counts[f"{area}/dropped_duplicate"] += 1
             source_rows.set_duplicate_aside(rows.rejected, row_id, parsed.text)
-        counts[f"{area}/refusals"] += int(any(map(is_refusal, parsed.replies)))
+        counts[f"{area}/refusals"] += int(parsed.refused or any(map(is_refusal, parsed.replies)))
         counts["turns/cut"] += parsed.num_cut
         counts["turns/cut_before"] += parsed.num_cut_before
+        counts["turns/joined"] += parsed.num_joined
         counts["turns/not_learnt"] += len(parsed.not_learnt)
         counts["turns/weighted"] += sum(weight not in (0, 1) for weight in parsed.weights)
         unique.setdefault(turns, Conversation(row_id, language, source, OPEN_TASK, parsed.messages,

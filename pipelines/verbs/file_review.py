@@ -75,6 +75,7 @@ class FileReview:
     languages: Mapping[str, int] = field(default_factory=dict)  # rows used by language
     other_languages: Mapping[str, int] = field(default_factory=dict)  # rows that are not used for their language
     turns_cut: Mapping[str, int] = field(default_factory=dict)  # of rows used: left out before or after what is learnt
+    turns_joined: int = 0  # of rows used: that are one with the turn of the same role before them
     exact: bool = True  # all rows were read; otherwise counts are estimated from the first ones
 
     @property
@@ -105,7 +106,7 @@ class FileReview:
             dropped=larger(self.dropped), columns_used=larger(self.columns_used),
             columns_not_used=larger(self.columns_not_used), columns_kept=larger(self.columns_kept),
             languages=larger(self.languages), other_languages=larger(self.other_languages),
-            turns_cut=larger(self.turns_cut),
+            turns_cut=larger(self.turns_cut), turns_joined=round(self.turns_joined * factor),
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
@@ -116,7 +117,7 @@ class FileReview:
             "columns_kept": dict(self.columns_kept),
             "encoding": self.encoding, "delimiter": self.delimiter, "language": self.language,
             "languages": dict(self.languages), "other_languages": dict(self.other_languages),
-            "turns_cut": dict(self.turns_cut), "exact": self.exact,
+            "turns_cut": dict(self.turns_cut), "turns_joined": self.turns_joined, "exact": self.exact,
         }  # fmt: skip
 
 
@@ -276,6 +277,7 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
 
     first = FirstRows.of(_source(file), max_bytes)
     used, not_used, languages, cut = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    num_joined = 0
     parse_record, text_of = _parser(rows)
     read_by_source = read_by_sources({"file": _source(file)})
 
@@ -290,10 +292,11 @@ def _review_records(empty: FileReview, file: SniffResult, rows: str, max_bytes: 
     for _, _, language, parsed in parse_records({"file": first}, rejected, parse, text_of, lambda number: None):
         languages[language] += 1
         cut.update({"before": parsed.num_cut_before, "after": getattr(parsed, "num_cut", 0)})
+        num_joined += parsed.num_joined
     return replace(
         empty, rows_read=first.num_rows, not_used=rejected.reasons, dropped=+rejected.by_rule, firsts=rejected.firsts,
         languages=languages, other_languages=rejected.other_languages, columns_used=used, columns_not_used=not_used,
-        turns_cut=+cut, exact=first.is_complete,
+        turns_cut=+cut, turns_joined=num_joined, exact=first.is_complete,
     )  # fmt: skip
 
 
@@ -342,6 +345,8 @@ def describe_file(file: FileReview) -> list[str]:
     for place, of in TURNS_CUT.items():
         if place in file.turns_cut:
             lines.append(f"    turns left out {of}: {about}{file.turns_cut[place]:,}")
+    if file.turns_joined:
+        lines.append(f"    turns joined with the one before them, of the same role: {about}{file.turns_joined:,}")
     for reason in sorted(file.firsts, key=lambda reason: -file.not_used[reason])[:MAX_REASONS]:
         lines.append(f"    {reason}: {file.firsts[reason]}")
     dropped = {reason: number for reason, number in file.dropped.items() if reason != NO_STAGE}

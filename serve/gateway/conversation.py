@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.data.tokens.chat_messages import text_of_parts
+from pipelines.data.tokens.chat_messages import REFUSAL, join_turns, text_of_parts
 
 Message = dict[str, str]
 """{"role": system | user | assistant | tool, "content": text}, with tool_calls and tool_call_id as
@@ -46,7 +46,8 @@ class Prompt:
 
 def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False) -> list[Message]:
     """Checks the `messages` of a request: roles, texts, and at the end a user's message, or the assistant's reply to
-    one, or where the model calls tools the results of calls. Raises InvalidPrompt.
+    one, or where the model calls tools the results of calls. Several in a row of one role are one, as in training.
+    Raises InvalidPrompt.
 
     >>> parse_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
     ...     {"type": "text", "text": "Hello"}]}])
@@ -54,6 +55,7 @@ def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False
     """
     messages = [_parse_message(item, f"messages[{index}]", calls_tools) for index, item in enumerate(value)]
     _match_results(messages)
+    messages = join_turns(messages)
     if messages[-1]["role"] == "system" or all(message["role"] != "user" for message in messages):
         raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to, or the "
                             "assistant's reply to one, for the model to continue")  # fmt: skip
@@ -62,6 +64,8 @@ def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False
 
 def _parse_message(value: dict[str, Any], path: str, calls_tools: bool) -> Message:
     role, content = value.get("role"), value.get("content")
+    if not content and role == "assistant":
+        content = value.get(REFUSAL) or content  # a client got it in the place of a reply
     roles = ROLES | ({"tool": "tool"} if calls_tools else {})
     if not isinstance(role, str) or role not in roles:
         reason = "; this model calls no tools" if role == "tool" else ""

@@ -110,6 +110,14 @@ def test_each_file_is_shown_with_reasons_places_and_a_warning(tmp_path: Path, mo
     assert sum("talks.jsonl:5: not JSON" in line for line in shown) == 1
 
 
+def test_a_doubled_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "talks.jsonl"
+    messages = json.dumps(CONVERSATIONS[0]["messages"])
+    file.write_text(f'{{"id": 1, "id": 2, "messages": {messages}}}\n' * 3)
+    facts = files(file, "--out", tmp_path / "r.yaml")[str(file)]
+    assert (facts["rows_read"], facts["not_used"], facts["columns_not_used"]) == (3, {}, {"id": 3})
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

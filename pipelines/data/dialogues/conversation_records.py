@@ -17,8 +17,10 @@ from pipelines.data.dialogues.turns import (
     Turn,
     check_turns,
     clean,
+    flagged,
     from_first_user,
     is_transcript,
+    num_turns,
     read_turns,
     turns_of_transcript,
     with_thought,
@@ -47,7 +49,8 @@ class ParsedConversation:
 
     num_cut: turns after that one, which were left out. not_learnt: positions of assistant's turns that the row does not
     want to be learnt. tools: those that the assistant may call, as Conversation has them. num_cut_before: turns before
-    the first user's, which were left out; the system's stays. weights: as Conversation has them."""
+    the first user's, which were left out; the system's stays. num_joined: turns that are one with the turn of the same
+    role before them. refused: a reply stands where OpenAI's API has refusals. weights: as Conversation has them."""
 
     messages: Turns
     num_cut: int = 0
@@ -55,6 +58,8 @@ class ParsedConversation:
     tools: str = ""
     num_cut_before: int = 0
     weights: tuple[float, ...] = ()
+    num_joined: int = 0
+    refused: bool = False
 
     @property
     def text(self) -> str:
@@ -94,7 +99,21 @@ def parse_conversation(
     if problem is not None:
         return problem
     turns = turns_of_record(record, row_format, keep_thoughts=keep_thoughts)
+    turns = turns if isinstance(turns, Problem) else _flagged_turns(record, row_format, turns)
     return turns if isinstance(turns, Problem) else _parsed(turns, tools_of_record(record, row_format))
+
+
+def _flagged_turns(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
+    """The turns, the assistant's with what the row says of all of them: whether they are learnt, what they weigh."""
+    columns = row_format.columns_of("flag")
+    flags, place = {name.lower(): record[name] for name in columns}, f"the row ({', '.join(columns)})"
+    read: list[Turn] = []
+    for turn in turns:
+        one = flagged(flags, turn, place) if flags and turn.role == "assistant" else turn
+        if isinstance(one, Problem):
+            return one
+        read.append(one)
+    return read
 
 
 def tools_of_record(record: Mapping[str, Any], row_format: RowFormat) -> str:
@@ -121,10 +140,11 @@ def _parsed(read: list[Turn], tools: str) -> ParsedConversation | Problem:
     weights = tuple(turn.weight if turn.learnt else 0.0 for turn in kept if turn.role == "assistant")
     if all(weight in (0, 1) for weight in weights):
         weights = ()
-    messages, num_cut_before = [turn.message for turn in kept], len(read) - len(turns)
+    messages, num_cut_before = [turn.message for turn in kept], num_turns(read) - num_turns(turns)
     return check_turns(kept) or ParsedConversation(
-        messages, len(turns) - end, not_learnt, tools, num_cut_before, weights
-    )
+        messages, num_turns(turns[end:]), not_learnt, tools, num_cut_before, weights,
+        sum(turn.num_joined for turn in kept), any(turn.refused and turn.learnt for turn in kept),
+    )  # fmt: skip
 
 
 def turns_of_record(record: Mapping[str, Any], row_format: RowFormat, *, keep_thoughts: bool) -> list[Turn] | Problem:

@@ -25,8 +25,9 @@ class OutlierRules:
     max_repetition: float = 0.5
     drop_refusals: bool = False
 
-    def problem(self, text: str, replies: Sequence[str]) -> Problem | None:
-        """Why a row is set aside, if it is. text: all that it says; replies: those that are learnt.
+    def problem(self, text: str, replies: Sequence[str], *, refused: bool = False) -> Problem | None:
+        """Why a row is set aside, if it is. text: all that it says; replies: those that are learnt. refused: one of
+        them refuses, however it says so.
 
         >>> OutlierRules(max_characters=10).problem("a text of some length", []).reason
         'too_long'
@@ -42,7 +43,7 @@ class OutlierRules:
         if share > self.max_repetition:
             reason = f"{share:.0%} of a reply repeats itself; max_repetition is {self.max_repetition:.0%}"
             return Problem("repetition", reason, by_rule=True)
-        if self.drop_refusals and any(map(is_refusal, replies)):
+        if self.drop_refusals and (refused or any(map(is_refusal, replies))):
             return Problem("refusal", "a reply refuses; refusals is drop", by_rule=True)
         return None
 

@@ -31,6 +31,7 @@ from pipelines.data.dialogues.turns import (
     check_turns,
     from_first_user,
     is_transcript,
+    num_turns,
     read_turns,
     turns_of_transcript,
 )
@@ -55,14 +56,20 @@ FORMATS = (
 class ParsedPreferences:
     """What a row says: pairs, or one reply with a rating, which other rows with its prompt make pairs with.
 
-    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating. num_cut_before: turns
-    before the first user's, which were left out."""
+    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating. num_cut_before,
+    num_joined: as of ParsedPair, of the prompt and the first pair."""
 
     pairs: list[ParsedPair] = field(default_factory=list)
     rated: RatedReply | None = None
     num_beyond: int = 0
     num_left_out: int = 0
     num_cut_before: int = 0
+    num_joined: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether a better reply refuses, by where it stands."""
+        return any(pair.refused for pair in self.pairs)
 
     @property
     def text(self) -> str:
@@ -135,8 +142,14 @@ def _chosen(
         made.append(pairs)
     if {normalised(pair.chosen_said) for pair in made[1]} & {normalised(pair.rejected_said) for pair in made[2]}:
         return _equal_sides()
-    first = made[0][0]
-    return ParsedPreferences(made[0], num_beyond=num_pairs - len(made[0]), num_cut_before=first.num_cut_before)
+    return _of_pairs(made[0], num_pairs - len(made[0]))
+
+
+def _of_pairs(pairs: list[ParsedPair], num_beyond: int = 0) -> ParsedPreferences:
+    first = pairs[0]
+    return ParsedPreferences(
+        pairs, num_beyond=num_beyond, num_cut_before=first.num_cut_before, num_joined=first.num_joined
+    )
 
 
 def _equal_sides() -> Problem:
@@ -163,7 +176,7 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
         return Problem("tied", text, by_rule=True) if is_tie else Problem("unknown_winner", text)
     ordered = columns if winner == endings[0] else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
-    return pair if isinstance(pair, Problem) else ParsedPreferences([pair], num_cut_before=pair.num_cut_before)
+    return pair if isinstance(pair, Problem) else _of_pairs([pair])
 
 
 def _by_strength(
@@ -182,7 +195,7 @@ def _by_strength(
         return Problem("tied", f"{' and '.join(names)}: neither reply is better; expected a better one", by_rule=True)
     ordered = columns if strength < 0 else columns[::-1]
     pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
-    return pair if isinstance(pair, Problem) else ParsedPreferences([pair], num_cut_before=pair.num_cut_before)
+    return pair if isinstance(pair, Problem) else _of_pairs([pair])
 
 
 def _ending(winner: Any) -> str:
@@ -212,7 +225,8 @@ def _pair(
     problem = _problem(prompt, chosen, rejected)
     return problem or ParsedPair(
         [turn.message for turn in prompt], chosen[0].content, rejected[0].content, chosen[0].calls, rejected[0].calls,
-        tools_of_record(record, row_format), len(whole) - len(prompt),
+        tools_of_record(record, row_format), num_turns(whole) - num_turns(prompt),
+        sum(turn.num_joined for turn in (*prompt, *chosen, *rejected)), chosen[0].refused,
     )  # fmt: skip
 
 
@@ -276,7 +290,8 @@ def _ranked(
     pairs, num_beyond = pairs_of(replies, max_pairs)
     if not pairs:
         return Problem("tied", "all replies have one rating, or say the same; expected a better one", by_rule=True)
-    return ParsedPreferences(pairs, None, num_beyond, len(rated) - len(replies), len(whole) - len(prompt))
+    num_cut_before, num_joined = num_turns(whole) - num_turns(prompt), sum(turn.num_joined for turn in prompt)
+    return ParsedPreferences(pairs, None, num_beyond, len(rated) - len(replies), num_cut_before, num_joined)
 
 
 def _rated_texts(record: Mapping[str, Any], row_format: RowFormat) -> list[tuple[Any, float | None]]:
@@ -318,4 +333,5 @@ def _labelled(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: b
         return Problem("no_rating", f"column {rating!r} holds {type_name(record[rating or ''])}; expected a number")
     messages = [turn.message for turn in prompt]
     rated = RatedReply(messages, reply[0].content, value, reply[0].calls, tools_of_record(record, row_format))
-    return ParsedPreferences(rated=rated, num_cut_before=len(whole) - len(turns))
+    num_cut_before, num_joined = num_turns(whole) - num_turns(turns), sum(turn.num_joined for turn in turns)
+    return ParsedPreferences(rated=rated, num_cut_before=num_cut_before, num_joined=num_joined)

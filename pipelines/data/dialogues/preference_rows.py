@@ -78,6 +78,8 @@ def gather(
     for row_id, source, language, parsed in parsed_rows:
         if parsed.num_cut_before:
             counts["turns/cut_before"] += parsed.num_cut_before
+        if parsed.num_joined:
+            counts["turns/joined"] += parsed.num_joined
         if parsed.rated is not None:
             one = _Labelled(row_id, source, language, parsed.rated)
             labelled.setdefault(one.prompt_key, []).append(one)

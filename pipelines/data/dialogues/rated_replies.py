@@ -18,7 +18,8 @@ from pipelines.data.tokens.chat_messages import reply_message, said
 @dataclass(frozen=True)
 class ParsedPair:
     """Two replies to a prompt, which ends with a user's turn or the result of a call. Calls, tools: as of Pair.
-    num_cut_before: turns before the prompt's first one of the user, which were left out."""
+    num_cut_before, num_joined: turns before the prompt's first one of the user, which were left out, and those that are
+    one with the turn before them. refused: the chosen reply stands where OpenAI's API has refusals."""
 
     prompt: Turns
     chosen: str
@@ -27,6 +28,8 @@ class ParsedPair:
     rejected_calls: str = ""
     tools: str = ""
     num_cut_before: int = 0
+    num_joined: int = 0
+    refused: bool = False
 
     @property
     def chosen_said(self) -> str:

@@ -28,6 +28,9 @@ class ParsedRow(Protocol):
     @property
     def replies(self) -> Sequence[str]: ...
 
+    @property
+    def refused(self) -> bool: ...
+
 
 Parsed = TypeVar("Parsed", bound=ParsedRow)
 Row = TypeVar("Row")
@@ -55,7 +58,7 @@ class RowReader:
             parsed = parse(record)
             if isinstance(parsed, Problem):
                 return parsed
-            problem = self.rules.problem(parsed.text, parsed.replies)
+            problem = self.rules.problem(parsed.text, parsed.replies, refused=parsed.refused)
             if problem is None:
                 self.unread.update(name for name in columns_not_used(record, self.rows) if name not in self.ignored)
             return problem or parsed

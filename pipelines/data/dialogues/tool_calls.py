@@ -17,6 +17,7 @@ from typing import Any
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value, without_nulls
 from pipelines.data.sources.column_names import CALL_KEYS
+from pipelines.data.tokens.chat_messages import join_calls
 
 WRAPPED = re.compile(r"\s*<tool_response>(.*)</tool_response>\s*", re.DOTALL)  # as templates write results
 
@@ -30,7 +31,7 @@ def beside(item: Mapping[str, Any], role: str, place: str) -> str | Problem:
         return Problem("tool_call", f"{place} calls a tool; expected calls in the assistant's turns alone")
     calls = [read(value, place) for value in values]
     problem = next((each for each in calls if isinstance(each, Problem)), None)
-    return problem or joined(*(each for each in calls if isinstance(each, str)))
+    return problem or join_calls(*(each for each in calls if isinstance(each, str)))
 
 
 def read(value: Any, place: str) -> str | Problem:
@@ -47,12 +48,6 @@ def read(value: Any, place: str) -> str | Problem:
         text = f"{place} has the call {str(unread)[:60]!r}; expected a name, and arguments as an object"
         return Problem("tool_call", text)
     return json.dumps(calls, ensure_ascii=False)
-
-
-def joined(*calls: str) -> str:
-    """All calls of several texts as one text."""
-    lists = [json.loads(text) for text in calls if text]
-    return json.dumps([call for several in lists for call in several], ensure_ascii=False) if lists else ""
 
 
 def result_text(value: Any) -> str:

@@ -22,8 +22,8 @@ from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES, ROLES
 from pipelines.data.sources.encodings import encodable
 from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
-from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, text_of_part
-from pipelines.data.tokens.thoughts import divide
+from pipelines.data.tokens.chat_messages import REFUSAL, TEXT_PARTS, join_parts, joined, joins, text_of_part
+from pipelines.data.tokens.thoughts import divide, with_thoughts
 
 SPEAKERS = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant)[:：]")  # how hh-rlhf marks turns
 SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how BELLE does
@@ -43,7 +43,8 @@ TOOLS = "holds a part that calls a tool or is its result; expected calls under t
 @dataclass(frozen=True)
 class Turn:
     """A turn of a conversation. learnt: whether the row wants an assistant's turn to be learnt; weight: what its loss
-    is multiplied with then."""
+    is multiplied with then. refused: its text stands where OpenAI's API has refusals. num_joined: turns of the row that
+    are one with it."""
 
     role: str  # system, user, assistant or tool
     content: str
@@ -52,6 +53,8 @@ class Turn:
     calls: str = ""  # of an assistant's turn: the tools that it calls, as Message has them
     call_id: str = ""  # of a tool's turn: the call that it answers, where the row says so
     name: str = ""  # of a tool's turn: the tool, where the row says so
+    refused: bool = False
+    num_joined: int = 0
 
     @property
     def message(self) -> dict[str, str]:
@@ -73,8 +76,7 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
         if turn.role == "system" and not turn.content:
             continue  # it says nothing
         if turns and _continues(turns[-1], turn):
-            calls = tool_calls.joined(turns[-1].calls, turn.calls)
-            turns[-1] = replace(turns[-1], calls=calls)
+            turns[-1] = _joined(turns[-1], turn)
         else:
             turns.append(turn)
     return turns
@@ -100,19 +102,26 @@ def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
 
 
 def _continues(last: Turn, turn: Turn) -> bool:
-    """Whether a turn that only calls a tool belongs to the assistant's turn before it: some data sets give each call,
-    and the text beside it, a turn of its own."""
-    is_call = turn.calls != "" and not turn.content
-    return is_call and last.role == "assistant" and (last.learnt, last.weight) == (turn.learnt, turn.weight)
+    """Whether a turn goes on with the one before it, as people write several messages in a row, and some data sets give
+    each call, and the text beside it, a turn of its own. Both are learnt, or weigh, alike: one turn has one weight."""
+    return joins(last.message, turn.message) and (last.learnt, last.weight) == (turn.learnt, turn.weight)
+
+
+def _joined(last: Turn, turn: Turn) -> Turn:
+    """Both turns as one. A call is a part of the turn before it, and does not count as joined."""
+    message = joined(last.message, turn.message)
+    content, calls, refused = message["content"], message.get("tool_calls", ""), last.refused or turn.refused
+    num_joined = last.num_joined + turn.num_joined + (turn.content != "")
+    return replace(last, content=content, calls=calls, refused=refused, num_joined=num_joined)
 
 
 FOLLOWING = {"": ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
-             "tool": ("assistant", "tool")}  # fmt: skip
+             "tool": ("assistant", "tool", "user")}  # fmt: skip
 
 
 def check_turns(turns: Sequence[Turn]) -> Problem | None:
-    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role, a
-    tool's result that no assistant's turn is before."""
+    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role that
+    are not one, a tool's result that no assistant's turn is before."""
     last = ""
     for number, turn in enumerate(turns, 1):
         if not (turn.content or turn.calls or turn.role == "tool"):
@@ -135,6 +144,11 @@ def from_first_user(turns: Sequence[Turn]) -> list[Turn]:
     return [*(turn for turn in turns[:first] if turn.role == "system"), *turns[first:]]
 
 
+def num_turns(turns: Sequence[Turn]) -> int:
+    """Number of turns as the row has them: those that are one count each."""
+    return sum(1 + turn.num_joined for turn in turns)
+
+
 def clean(text: str) -> str:
     """Normalised text without spaces around it."""
     return normalise(text).strip()
@@ -143,30 +157,26 @@ def clean(text: str) -> str:
 def with_thought(content: str, thought: Any, *, keep_thoughts: bool, place: str = "the reply") -> str | Problem:
     """A reply and the thought beside it, or without its thought; a Problem where a thought is half, or two differ.
 
-    A thought that the reply's prompt opened is opened here.
+    A thought that the reply's prompt opened is opened here, and several that open the reply are one.
 
     >>> with_thought("4", "2 + 2", keep_thoughts=True), with_thought("<think>2 + 2</think>4", None, keep_thoughts=False)
     ('<think>\\n2 + 2\\n</think>\\n\\n4', '4')
     """
     beside = clean(str(thought)) if has_value(thought) else ""
     reply = divide(content)
-    if reply.is_half and beside:  # the text may begin with a mark
-        reply = divide(content, opened=True)
     if reply.is_half:
         text = f"{place} opens a thought (<think>) and does not close it; expected </think> after it"
         return Problem("half_a_thought", text)
     text = reply.text.strip()
     if not keep_thoughts:
         return text
-    within = reply.thought.strip()
+    within = "\n\n".join(reply.thoughts)
     if within and beside and within.split() != beside.split():
         return _two_thoughts(place)
-    if (within and not reply.is_given) or not (beside or reply.is_given):
+    if reply.is_plain or not (within or beside or reply.is_given):
         return content
     thought = within or beside
-    if not (thought and text):
-        return text or content
-    return f"<think>\n{thought}\n</think>\n\n{text}"
+    return with_thoughts([thought], text) if thought and text else text or content
 
 
 def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
@@ -174,7 +184,7 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
     if not isinstance(item, dict):
         text = f"turn {number} holds {type_name(item)}; expected role and content, or from and value"
         return Problem("no_turn", text)
-    role_key, content_key = cells.key_of(item, column_names.ROLE_KEYS), cells.key_of(item, column_names.CONTENT_KEYS)
+    role_key, content_key = cells.key_of(item, column_names.ROLE_KEYS), cells.content_key(item)
     speaker = item.get(role_key)
     place = f"turn {number} ({speaker})"
     if isinstance(speaker, str) and speaker.lower() in (*CALL_ROLES, *RESULT_ROLES):
@@ -183,6 +193,7 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         known = ", ".join((*ROLES, *CALL_ROLES, *RESULT_ROLES))
         return Problem("unknown_role", f"turn {number} has the {role_key} {speaker!r}; expected one of: {known}")
     content, thought = item.get(content_key), _first_value(item, column_names.THOUGHT_COLUMNS)
+    refused = content_key == REFUSAL or (isinstance(content, list) and any(map(_is_refusal, content)))
     if isinstance(content, list):
         beside, thought = thought, _thought_of_parts(content) or thought
         if keep_thoughts and has_value(beside) and str(thought).split() != str(beside).split():
@@ -199,18 +210,18 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         text = f"{place} has a {content_key} that holds {type_name(content)}; expected text"
         return Problem("no_text", text)
     turn = _turn_of_text(item, ROLES[speaker.lower()], clean(content), thought, place, keep_thoughts)
-    if isinstance(turn, Problem) or not calls:
+    if isinstance(turn, Problem):
         return turn
-    if keep_thoughts and has_value(thought) and not turn.content:  # a thought and a call without a text
-        turn = replace(turn, content=f"<think>\n{clean(str(thought))}\n</think>")
-    return replace(turn, calls=calls)
+    if calls and keep_thoughts and has_value(thought) and not turn.content:  # a thought and a call without a text
+        turn = replace(turn, content=with_thoughts([clean(str(thought))], ""))
+    return replace(turn, calls=calls, refused=refused)
 
 
 def _tool_turn(item: Mapping[str, Any], role: str, content: Any, place: str) -> Turn | Problem:
     """The turn of a role that only calls tools, or that holds the result of a call."""
     if role in CALL_ROLES:
         calls = tool_calls.read(content, place)
-        return calls if isinstance(calls, Problem) else _flagged(item, Turn("assistant", "", calls=calls), place)
+        return calls if isinstance(calls, Problem) else flagged(item, Turn("assistant", "", calls=calls), place)
     if isinstance(content, list) and all(text_of_part(part) is not None for part in content):
         content = _text_of_parts(content, place)
     if isinstance(content, Problem):
@@ -231,12 +242,17 @@ def _turn_of_text(
     reply = with_thought(content, thought, keep_thoughts=keep_thoughts, place=place)
     if isinstance(reply, Problem):
         return reply
-    return _flagged(item, Turn(role, reply), place)
+    return flagged(item, Turn(role, reply), place)
 
 
-def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
-    """An assistant's turn, with whether the row wants it to be learnt."""
-    learnt, weight = True, 1.0
+def _is_refusal(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == REFUSAL
+
+
+def flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
+    """An assistant's turn, with whether its keys, or the row's, want it to be learnt. Each of several has to; what they
+    weigh is multiplied."""
+    learnt, weight = turn.learnt, turn.weight
     for key in column_names.FLAG_KEYS:
         flag = item.get(key)
         if not has_value(flag):
@@ -247,9 +263,12 @@ def _flagged(item: Mapping[str, Any], turn: Turn, place: str) -> Turn | Problem:
             if number is None or not 0 <= number <= MAX_WEIGHT:
                 text = f"{place} has the {key} {flag!r}; expected true, false, or a number from 0 to {MAX_WEIGHT}"
                 return Problem("turn_weight", text)
-            weight = number
+            weight *= number
         learnt = learnt and verdict is not False and weight >= MIN_WEIGHT
-    return replace(turn, learnt=learnt, weight=weight)
+    if learnt and weight > MAX_WEIGHT:
+        text = f"{place} weighs {weight:g}, all its weights multiplied; expected at most {MAX_WEIGHT}"
+        return Problem("turn_weight", text)
+    return replace(turn, learnt=learnt, weight=weight if learnt else 1.0)
 
 
 def _two_thoughts(place: str) -> Problem:

@@ -144,6 +144,17 @@ def key_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return next((key for key in keys if has_value(turn.get(key))), next((key for key in keys if key in turn), keys[0]))
 
 
+def content_key(turn: Mapping[str, Any]) -> str:
+    """The key of a turn with what it says; of a reply of OpenAI's API that refuses, and has no content, `refusal`."""
+    key, refusal = key_of(turn, CONTENT_KEYS), turn.get("refusal")
+    return "refusal" if isinstance(refusal, str) and has_value(refusal) and not has_value(turn.get(key)) else key
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value says yes or no, or how much something weighs."""
+    return verdict(value) is not None or number_of(value) is not None
+
+
 def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
     """The keys of a turn that hold something and are not read.
 
@@ -152,7 +163,7 @@ def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
     """
     role_key = key_of(turn, ROLE_KEYS)
     role = str(turn.get(role_key)).lower()
-    read = {role_key, key_of(turn, CONTENT_KEYS), *CALL_KEYS, *FLAG_KEYS}
+    read = {role_key, content_key(turn), *CALL_KEYS, *FLAG_KEYS}
     if role in RESULT_ROLES:
         read.update(RESULT_KEYS)
     if ROLES.get(role) == "assistant":
@@ -198,12 +209,12 @@ def _divided(turn: Any, number: int, first: Any) -> Iterator[Any]:
 
 def _is_no_flag(key: str, value: Any) -> bool:
     """Whether the key of a flag says neither yes nor no, nor how much a turn weighs: not read, and named."""
-    return key in FLAG_KEYS and verdict(value) is None and (key == "label" or number_of(value) is None)
+    return key in FLAG_KEYS and not (is_flag(value) if key != "label" else verdict(value) is not None)
 
 
 def _is_turn(turn: Any) -> bool:
     keys = turn.keys() if isinstance(turn, dict) else ()
-    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *CALL_KEYS))
+    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *CALL_KEYS, "refusal"))
 
 
 def tools_of(value: Any) -> list[dict[str, Any]] | None:

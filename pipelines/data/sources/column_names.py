@@ -94,6 +94,8 @@ CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call
 # 0 or false: the turn is not learnt.
 FLAG_KEYS = ("weight", "train", "loss", "learn", "trainable", "output_with_loss", "label")
+# Columns beside the messages that say the same of all their turns; `loss` may be one that somebody measured.
+ROW_FLAGS = ("weight", "train")
 # Roles of turns, as conversations have them.
 ROLES = {
     "system": "system",

@@ -13,6 +13,7 @@ from pipelines.data.sources.cells import (
     ends_with_prompt,
     has_value,
     is_dialogue,
+    is_flag,
     is_of_turns,
     tools_of,
     turns_of_texts,
@@ -33,6 +34,7 @@ from pipelines.data.sources.column_names import (
     PROMPT_COLUMNS,
     PROMPTS_OF_REPLIES,
     REPLY_COLUMNS,
+    ROW_FLAGS,
     SYSTEM_COLUMNS,
     TASK_INPUTS,
     TEXT_COLUMNS,
@@ -55,9 +57,11 @@ def conversations(record: Mapping[str, Any]) -> RowFormat | None:
         name, content = ("OpenAI", "role and content") if keys else ("dialogues", "texts in turn")
         name, content = ("ShareGPT", "from and value") if "from" in keys else (name, content)
         name, content = ("MOSS", "turns with marks") if moss.exchanges(record[turns]) else (name, content)
-        roles += [*tools_beside(record), *labels_beside(record)]
+        roles += [*tools_beside(record), *labels_beside(record), *flags_beside(record)]
         return named_format("conversations", name, roles, note=f"{turns} of {content}")
-    return None if exchange is None else named_format("conversations", _exchange_name(exchange), exchange)
+    if exchange is None:
+        return None
+    return named_format("conversations", _exchange_name(exchange), [*exchange, *flags_beside(record)])
 
 
 def _turns_column(record: Mapping[str, Any]) -> str | None:
@@ -168,6 +172,12 @@ def tools_beside(record: Mapping[str, Any]) -> Roles:
     """A column with the tools that the assistant may call."""
     column = first_column(record, TOOLS_COLUMNS, lambda value: tools_of(value) is not None)
     return [] if column is None else [("tools", column)]
+
+
+def flags_beside(record: Mapping[str, Any]) -> Roles:
+    """The columns that say whether the row is learnt, or how much it weighs."""
+    columns = (first_column(record, (name,), is_flag) for name in ROW_FLAGS)
+    return [("flag", column) for column in columns if column is not None]
 
 
 def labels_beside(record: Mapping[str, Any]) -> Roles:

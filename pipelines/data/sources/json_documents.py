@@ -22,7 +22,7 @@ from pipelines.data.sources.cells import has_value, is_dialogue
 from pipelines.data.sources.conversation_formats import has_instances
 from pipelines.data.sources.split_names import HELD_OUT, TRAIN
 from pipelines.data.sources.streams import Utf8Stream
-from pipelines.data.sources.unique_keys import PLAIN, PLAIN_KEYS, TwoValues, UniqueKeysDecoder, decoder
+from pipelines.data.sources.unique_keys import PLAIN, PLAIN_KEYS, TwoValues, UniqueKeysDecoder
 
 CHUNK_BYTES = 1 << 20
 EDGE_CHARACTERS = 16  # at the end of a chunk, where a value may be cut: -Infinity and escapes are shorter
@@ -74,13 +74,13 @@ def is_document(stream: Utf8Stream, *, lines_expected: bool) -> bool:
 
 
 def values(
-    stream: Utf8Stream, max_characters: int, keys: tuple[str, ...] | None = None, *, all_lists: bool = False
+    stream: Utf8Stream, max_characters: int, decoder: UniqueKeysDecoder, *, all_lists: bool = False
 ) -> Iterator[Any]:
     """Yields each value of a document: objects as a rule. Yields Damaged for a place that is not JSON, and for a value
-    in which one of the keys has two values in one object; None: any key.
+    in which a key has two values that its decoder tells to matter.
 
     all_lists: what is held out, and any other list of objects, is read like the rows beside it."""
-    yield from _Reader(stream, max_characters, decoder(keys), all_lists=all_lists).values()
+    yield from _Reader(stream, max_characters, decoder, all_lists=all_lists).values()
 
 
 def names_beside_rows(stream: Utf8Stream, max_characters: int) -> list[str]:

@@ -12,10 +12,18 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field, PrivateAttr
 
-from pipelines.data.sources import encodings, json_documents, json_texts, streams
+from pipelines.data.sources import cells, encodings, json_documents, json_texts, streams
 from pipelines.data.sources.cells import as_record
 from pipelines.data.sources.encodings import BOM
-from pipelines.data.sources.files import MAX_ROW_BYTES, RAW_CHARACTERS, RecordSource, TextFileSource, type_name
+from pipelines.data.sources.files import (
+    MAX_ROW_BYTES,
+    RAW_CHARACTERS,
+    RecordSource,
+    TextFileSource,
+    type_name,
+    value_of,
+)
+from pipelines.data.sources.record_formats import reads_alike
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Texts
 from pipelines.data.sources.unique_keys import TwoValues, UniqueKeysDecoder, decoder
 
@@ -73,7 +81,7 @@ class Jsonl(TextFileSource, RecordSource):
         """Yields the rows of lines. texts: what reads many lines together, where all of them are as expected."""
         start = args.get("start", 0)
         number = (args["first_row"] or self._first_row(file, start)) - 1
-        unique_keys = decoder(self._unique_keys())
+        unique_keys = self._decoder()
         with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
             lines, single_bytes = streams.bounded_lines(stream, self.max_row_bytes), 0  # to be read line by line
             while True:
@@ -102,12 +110,20 @@ class Jsonl(TextFileSource, RecordSource):
         before, byte, row = self._next
         return row if (before, byte) == (file, start) else 1 + _count_lines(file, 0, start)
 
-    def _unique_keys(self) -> tuple[str, ...] | None:
-        """The keys of a row that may not have two values in one object: of text those that are read, else all, None."""
+    def _decoder(self) -> UniqueKeysDecoder:
+        """The decoder of rows, in which no key that is read has two values in one object."""
         if self.rows not in TEXT_ROWS:
-            return None
+            return UniqueKeysDecoder(None, self._reads_alike)
         columns = self.required_columns()
-        return tuple(dict.fromkeys(key for column in columns for key in (column, *column.split("."))))
+        return decoder(tuple(dict.fromkeys(key for column in columns for key in (column, *column.split(".")))))
+
+    def _reads_alike(self, one: Any, other: Any) -> bool:
+        """Whether two JSON values are rows that differ in nothing that is read."""
+        rows = [record for value in (one, other) if (record := as_record(value)) is not None]
+        if len(rows) < 2 or any(value_of(rows[0], name) != value_of(rows[1], name) for name in self.required_columns()):
+            return False
+        first, second = (cells.renamed(record, self.columns) if self.columns else record for record in rows)
+        return reads_alike(first, second, self.rows)
 
     def _line_row(self, number: int, line: bytes, size: int, encoding: str, decoder: UniqueKeysDecoder) -> Row | BadRow:
         record = self.too_long(size) if size > self.max_row_bytes else _parse(line, encoding, decoder)
@@ -132,7 +148,7 @@ class Jsonl(TextFileSource, RecordSource):
         with streams.open_utf8(file, encoding) as stream:
             number = 0
             prompts = self.rows == "prompts"  # of an evaluation set all is what no training text may have
-            values = json_documents.values(stream, self.max_row_bytes, self._unique_keys(), all_lists=prompts)
+            values = json_documents.values(stream, self.max_row_bytes, self._decoder(), all_lists=prompts)
             for number, value in enumerate(values, 1):
                 record = as_record(value)
                 if record is not None:

@@ -95,7 +95,7 @@ def rated_reply(record: Mapping[str, Any]) -> RowFormat | None:
     row_format = conversations(record)
     if row_format is None or "instances" in row_format.roles:
         return None
-    roles = [*zip(row_format.roles, row_format.columns, strict=True)]
+    roles = [pair for pair in zip(row_format.roles, row_format.columns, strict=True) if pair[0] != "flag"]
     if not labels_beside(record):
         rating = rating_column(record)
         if rating is None:

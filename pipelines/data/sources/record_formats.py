@@ -29,7 +29,7 @@ from pipelines.data.sources.column_names import (
     TEXT_COLUMNS,
 )
 from pipelines.data.sources.conversation_formats import conversations
-from pipelines.data.sources.preference_formats import preferences, rated_reply, rating_key
+from pipelines.data.sources.preference_formats import preferences, rated_reply, rating_key, rating_of
 from pipelines.data.sources.row_format import RowFormat
 from pipelines.errors import printable
 
@@ -82,6 +82,18 @@ def columns_not_used(record: Mapping[str, Any], rows: str) -> tuple[str, ...]:
     used = set() if row_format is None else set(row_format.columns)
     names = [printable(str(name)) for name, value in record.items() if name not in used and has_value(value)]
     return (*names, *(_turn_keys_not_used(record, row_format) if row_format is not None else ()))
+
+
+def reads_alike(one: Mapping[str, Any], other: Mapping[str, Any], rows: str) -> bool:
+    """Whether two records differ in nothing that reading them as `rows` reads.
+
+    >>> reads_alike({"id": 7, "text": "a"}, {"id": 8, "text": "a"}, "text")
+    True
+    """
+    row_format = format_as(one, rows)
+    if row_format is None or row_format != format_as(other, rows) or rating_of(one) != rating_of(other):
+        return False
+    return all(one.get(column) == other.get(column) for column in row_format.columns)
 
 
 def column_names(record: Mapping[str, Any]) -> str:

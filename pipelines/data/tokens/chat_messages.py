@@ -3,13 +3,18 @@
     [{"type": "text", "text": …}, …] ──text_of_parts──► text
     system, user, assistant, … ──fold_system──► user (system's text, blank line, user's text), assistant, …
 
+    user, user, assistant, … ──join_turns──► user (both texts), assistant, …
+
 Training and serving both use these functions, so that one conversation has the same tokens in both.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pipelines.data.tokens.thoughts import divide, with_thoughts
 
 Message = Mapping[str, str]
 """{"role": system | user | assistant | tool, "content": text}
@@ -19,13 +24,15 @@ arguments are objects. A tool's turn, the result of a call, may have its "tool_c
 
 
 TEXT_PARTS = ("text", "input_text", "output_text")  # types of parts that hold text
+REFUSAL = "refusal"  # type of a part, and key of an assistant's message, with the text of a reply that refuses
 
 
 def text_of_part(part: Any) -> str | None:
     """The text of a part of a message: an object of a type that holds text, which is the default, or text itself; None
     where it is no text."""
     if isinstance(part, dict):
-        part = part.get("text") if (part.get("type") or "text") in TEXT_PARTS else None
+        kind = part.get("type") or "text"
+        part = part.get("text") if kind in TEXT_PARTS else part.get(REFUSAL) if kind == REFUSAL else None
     return part if isinstance(part, str) else None
 
 
@@ -38,6 +45,49 @@ def said(message: Message) -> str:
     """All that a message says: its text, and its calls as JSON text."""
     calls = message.get("tool_calls", "")
     return f"{message['content']}\n{calls}" if message["content"] and calls else message["content"] or calls
+
+
+def joins(last: Message, message: Message) -> bool:
+    """Whether a message goes on with the one before it, so that they are one turn: the same speaks, and both say
+    something. A call may follow a text or a call, but no text a call."""
+    if last["role"] != message["role"] or message["role"] == "tool":
+        return False
+    if not message["content"].strip():
+        return "tool_calls" in message
+    return last["content"].strip() != "" and "tool_calls" not in last
+
+
+def joined(last: Message, message: Message) -> dict[str, str]:
+    """The one message of two that `joins` tells to be one turn: their thoughts, their texts, their calls.
+
+    >>> joined({"role": "user", "content": "Hi"}, {"role": "user", "content": "Are you there?"})
+    {'role': 'user', 'content': 'Hi\\nAre you there?'}
+    """
+    content = join_parts([text for text in (last["content"], message["content"]) if text.strip()])
+    replies = [divide(each["content"]) for each in (last, message) if each["role"] == "assistant"]
+    if replies and replies[-1].thoughts and not any(reply.is_half for reply in replies):
+        text = join_parts([reply.text.strip() for reply in replies if reply.text.strip()])
+        content = with_thoughts([thought for reply in replies for thought in reply.thoughts], text)
+    calls = join_calls(*(each["tool_calls"] for each in (last, message) if "tool_calls" in each))
+    return {**last, "content": content} | ({"tool_calls": calls} if calls else {})
+
+
+def join_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """The messages, those that follow each other in one role as one: user and assistant take turns, and a model learns
+    no other conversations."""
+    turns: list[dict[str, str]] = []
+    for message in messages:
+        if turns and joins(turns[-1], message):
+            turns[-1] = joined(turns[-1], message)
+        else:
+            turns.append(dict(message))
+    return turns
+
+
+def join_calls(*calls: str) -> str:
+    """All calls of several texts as one text."""
+    lists = [json.loads(text) for text in calls if text]
+    return json.dumps([call for several in lists for call in several], ensure_ascii=False) if lists else ""
 
 
 def join_parts(texts: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Thoughts: what a model writes between <think> and </think> before the reply that its reader sees.
 
-Only what opens a reply is a thought: one that it opens itself, or that its prompt opened, so that the reply holds
-</think> alone. Marks that stand later are text: a reply may write about them.
+Only what opens a reply is a thought: those that it opens itself, one after the other, or one that its prompt opened,
+so that the reply holds </think> alone. Marks that stand later are text: a reply may write about them.
 
     reply ──read_opening──► Opening(thought, where the text begins) | Place, while later text may still decide it
 """
@@ -9,7 +9,7 @@ Only what opens a reply is a thought: one that it opens itself, or that its prom
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -21,6 +21,7 @@ CODE_AND_MARKS = re.compile(rf"(?P<fence>{FENCE})|`+|\n|{OPEN}|{CLOSE}", re.MULT
 WORDS_FOLLOW = re.compile(r"[^\S\n]+(?!</?think>)\S")  # after a mark that is a word of a sentence
 SENTENCE_ENDS = ".!?…。！？"
 QUOTES = "\"'`“‘「『（([{<="  # what stands directly before a mark that is quoted
+SENTENCE_GOES_ON = (*SENTENCE_ENDS, *",;:)]}，；：）")  # what stands directly after a mark that is a word
 FIRST_WIDE = "\u2e80"  # from here on scripts write without spaces
 LINE_WINDOW = 200  # characters before a mark that are looked at
 
@@ -30,13 +31,11 @@ class Place:
     """How far the opening of a reply is read.
 
     begin: index up to which nothing is visible. inside: a thought is open there. searched: index up to which it is not
-    closed. opened: one was before; had_thought: one that said something."""
+    closed."""
 
     begin: int = 0
     inside: bool = False
     searched: int = 0
-    opened: bool = False
-    had_thought: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,16 @@ def read_opening(
             if end < 0 or (first and thought.start < thought.end):
                 return thought
             opening = thought if thought.start < thought.end else opening
-            had_thought = place.had_thought or thought.start < thought.end
-            place = Place(end + len(CLOSE), opened=True, had_thought=had_thought)
+            place = Place(end + len(CLOSE))
         start = _after_space(text, place.begin)
         beginnings = [each for each in (prefix, *((OPEN, CLOSE) if marks else ())) if each]
         is_cut = any(_may_become(text, start, each) for each in beginnings)
         if is_cut and not complete:
             return place
         if prefix and text.startswith(prefix, start):
-            place = replace(place, begin=start + len(prefix), opened=place.opened or OPEN in prefix)
+            place = Place(start + len(prefix))
             continue
-        is_mark = marks and _is_mark(text, start, place, complete=complete)
+        is_mark = marks and _is_mark(text, start, complete=complete)
         if is_mark is None:
             return place
         if not is_mark:
@@ -87,7 +85,7 @@ def read_opening(
             return replace(opening, text=len(text) if cut_off else start if place.begin else 0)
         inside = text.startswith(OPEN, start)
         begin = start if inside else start + len(CLOSE)
-        place = replace(place, begin=begin, inside=inside, searched=begin, opened=True)
+        place = Place(begin, inside, searched=begin)
 
 
 def _thought(text: str, begin: int, end: int) -> Opening:
@@ -99,22 +97,18 @@ def _thought(text: str, begin: int, end: int) -> Opening:
     return Opening(len(text) if is_half else end + len(CLOSE), text.rfind(OPEN, begin, start), start, end, is_half)
 
 
-def _is_mark(text: str, start: int, place: Place, *, complete: bool) -> bool | None:
+def _is_mark(text: str, start: int, *, complete: bool) -> bool | None:
     """Whether a mark at an index before any text opens a thought, or closes one once more; None while later text may
-    decide it. After a thought the text of a reply may begin with a mark."""
-    mark = next((mark for mark in (OPEN, CLOSE) if text.startswith(mark, start)), "")
-    if not mark or (mark == OPEN and not place.opened):
-        return mark != ""
-    after = start + len(mark)
+    decide it. The text of a reply may begin with a mark that closes one: where words of its line follow."""
+    if text.startswith(OPEN, start):
+        return True
+    if not text.startswith(CLOSE, start):
+        return False
+    after = start + len(CLOSE)
     following = _after_space(text, after)
     if not complete and any(_may_become(text, following, each) for each in (OPEN, CLOSE)):
         return None
-    if mark == CLOSE:
-        return WORDS_FOLLOW.match(text, after) is None
-    if text.startswith(CLOSE, following) or following == len(text):
-        return True
-    # Models write a line break after it.
-    return not place.had_thought and ("\n" in text[after:following] or text.startswith(OPEN, following))
+    return WORDS_FOLLOW.match(text, after) is None
 
 
 def _end_of_thought(text: str, place: Place, *, complete: bool) -> tuple[int, int]:
@@ -166,13 +160,16 @@ def _may_become(text: str, start: int, opening: str) -> bool:
 
 @dataclass(frozen=True)
 class Divided:
-    """A whole reply: what opens it, what its thought says, the mark that closes that, its text; together they are the
-    reply. is_half: the thought is never closed."""
+    """A whole reply: what opens it, its thought, the mark that closes that, its text; together they are the reply. Of
+    several thoughts `thought` is all from the first to the last, with the marks between.
+
+    thoughts: what each of them says. is_half: the last one is never closed."""
 
     opening: str
     thought: str
     closing: str
     text: str
+    thoughts: tuple[str, ...] = ()
     is_half: bool = False
 
     @property
@@ -180,21 +177,49 @@ class Divided:
         """Whether a thought is closed that the prompt opened."""
         return OPEN not in self.opening and CLOSE in self.opening + self.closing
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the reply has one thought, which is opened and closed once."""
+        return len(self.thoughts) == 1 and (self.opening.strip(), self.closing.strip()) == (OPEN, CLOSE)
 
-def divide(reply: str, *, opened: bool = False) -> Divided:
-    """Divides a whole reply into its thought and its text. opened: a thought stands before the reply.
 
-    >>> [divide(reply).thought for reply in ("<think>2 + 2</think>4", "2 + 2.</think>4", "`<think>` … `</think>`")]
-    ['2 + 2', '2 + 2.', '']
+def divide(reply: str) -> Divided:
+    """Divides a whole reply into its thoughts and its text.
+
+    >>> [divide(reply).thoughts for reply in ("<think>2 + 2</think>4", "2 + 2.</think>4", "`<think>` … `</think>`")]
+    [('2 + 2',), ('2 + 2.',), ()]
     """
     if OPEN not in reply and CLOSE not in reply:
         return Divided("", "", "", reply)
-    opening = read_opening(reply, Place(inside=_is_given(reply), opened=opened), first=True)
-    assert isinstance(opening, Opening), "the reply is complete"
-    if opening.start == opening.end and not opening.is_half:
+    opening, found = _next_thought(reply, Place(inside=_is_given(reply))), list[Opening]()
+    while opening.is_half or opening.start < opening.end:
+        found.append(opening)
+        if opening.is_half:
+            break
+        opening = _next_thought(reply, Place(opening.text))
+    if not found:
         return Divided(reply[: opening.text], "", "", reply[opening.text :])
-    thought, closing = reply[opening.start : opening.end], reply[opening.end : opening.text]
-    return Divided(reply[: opening.start], thought, closing, reply[opening.text :], opening.is_half)
+    start, end = found[0].start, found[-1].end
+    thoughts = tuple(reply[each.start : each.end].strip() for each in found)
+    closing, text = reply[end : opening.text], reply[opening.text :]
+    return Divided(reply[:start], reply[start:end], closing, text, thoughts, opening.is_half)
+
+
+def with_thoughts(thoughts: Sequence[str], text: str) -> str:
+    """A reply of its thoughts, as one, and its text; where either is missing the other alone.
+
+    >>> with_thoughts(["2 + 2"], "4")
+    '<think>\\n2 + 2\\n</think>\\n\\n4'
+    """
+    thought = "\n\n".join(thoughts)
+    return "\n\n".join([*([f"{OPEN}\n{thought}\n{CLOSE}"] if thought else []), *([text] if text else [])])
+
+
+def _next_thought(reply: str, place: Place) -> Opening:
+    """The next thought of a whole reply that says something."""
+    opening = read_opening(reply, place, first=True)
+    assert isinstance(opening, Opening), "the reply is complete"
+    return opening
 
 
 def _is_given(reply: str) -> bool:
@@ -209,7 +234,9 @@ def _is_given(reply: str) -> bool:
 
 def _ends_text(before: str, reply: str, start: int) -> bool:
     """Whether the mark at an index closes a thought, rather than being a word of the reply: it stands directly after
-    text, on a line of its own, or after a sentence. before: the text before it."""
+    text, on a line of its own, or after a sentence, and no sentence goes on. before: the text before it."""
+    if reply.startswith(SENTENCE_GOES_ON, start + len(CLOSE)):
+        return False
     line = before.rpartition("\n")[2]
     said = line.rstrip()
     if said and said == line:

@@ -119,6 +119,8 @@ def test_thoughts_are_found_in_linear_time(text: str) -> None:
         "As text:\n\n```xml\n<think>\nWhy?\n</think>\n```\nAnd so on.",
         "```\n</think>\n```",
         "It has a tag. </think> closes it.",
+        "It ends with foo()</think>.",
+        "Write x</think>, then y.",
         "The marks are `<think>` and\n`</think>`.",
     ],
 )
@@ -133,14 +135,24 @@ def test_a_reply_may_write_about_the_marks_of_thoughts(text: str, keep: bool) ->
     assert beside.replies == [f"<think>\nWhy?\n</think>\n\n{text}" if keep else text]
 
 
-def test_a_reply_after_a_thought_may_begin_with_a_mark() -> None:
-    text = "<think> opens a thought."
-    record = {"prompt": "Hello", "response": text, "reasoning": "About marks."}
-    for keep, expected in ((True, f"<think>\nAbout marks.\n</think>\n\n{text}"), (False, text)):
-        parsed = parse_conversation(record, keep_thoughts=keep)
-        assert isinstance(parsed, ParsedConversation) and parsed.replies == [expected]
-    problem = parse_conversation({**record, "response": "<think>\nAbout"})
-    assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
+@pytest.mark.parametrize(
+    "text",
+    ["<think>a</think>\n<think>b</think>answer", "<think>\na\n</think>\n\n<think> b </think>\n\nanswer",
+     "<think>a</think><think></think><think>b</think></think>answer", "Is it a?\n</think>\n<think>b</think>answer"],
+)  # fmt: skip
+def test_all_thoughts_that_open_a_reply_are_thoughts(text: str) -> None:
+    kept, removed = (parse_conversation({"prompt": "Hello", "response": text}, keep_thoughts=k) for k in (True, False))
+    assert isinstance(kept, ParsedConversation) and isinstance(removed, ParsedConversation)
+    first = "Is it a?" if text.startswith("Is") else "a"
+    assert kept.replies == [f"<think>\n{first}\n\nb\n</think>\n\nanswer"] and removed.replies == ["answer"]
+
+
+@pytest.mark.parametrize("own", ["", "<think>a</think>"])
+def test_a_mark_that_opens_a_thought_and_is_never_closed_is_no_text(own: str) -> None:
+    for beside in (None, "a"):
+        record = {"prompt": "Hello", "response": f"{own}<think> opens a thought.", "reasoning": beside}
+        problem = parse_conversation(record)
+        assert isinstance(problem, Problem) and problem.reason == "half_a_thought"
 
 
 @pytest.mark.parametrize(

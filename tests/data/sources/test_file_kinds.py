@@ -190,12 +190,24 @@ def test_a_key_with_two_values_is_a_bad_row(tmp_path: Path) -> None:
         source = make_source(tmp_path, name.partition(".")[2], name)
         assert texts(source) == ["b"]
         assert bad(source)[0][1].startswith("the key 'text' has two values in one object; expected each key once")
-    (tmp_path / "c.jsonl").write_text('{"prompt": "a", "n": {"x": 1, "x": 2}}\n{"prompt": "b"}\n')
-    (tmp_path / "c.json").write_text('[{"prompt": "a", "n": {"x": 1, "x": 2}}, {"prompt": "b"}]')
+    first = '{"prompt": "a", "reply": {"content": "x", "content": "y"}}'
+    second, third = (
+        '{"prompt": "b", "reply": "c", "id": 1, "id": 2, "n": {"x": 1, "x": 2}}',
+        '{"prompt": "b", "reply": "c", "system": "a", "system": ""}',
+    )
+    (tmp_path / "c.jsonl").write_text("\n".join([first, second, third, ""]))
+    (tmp_path / "c.json").write_text(f"[{first}, {second}, {third}]")
     for name in ("c.jsonl", "c.json"):
         source = make_source(tmp_path, name.partition(".")[2], name, rows="conversations")
-        assert [row.record for row in rows(source) if isinstance(row, Row)] == [{"prompt": "b"}]
-        assert bad(source)[0][1].startswith("the key 'x' has two values")
+        read = [row.record for row in rows(source) if isinstance(row, Row)]
+        assert read == [{"prompt": "b", "reply": "c", "id": 2, "n": {"x": 2}}]  # of what nothing reads the last is kept
+        problems = [problem for _, problem in bad(source)]
+        assert [problem.partition(" has two values")[0] for problem in problems] == [
+            "the key 'content'",
+            "the key 'system'",
+        ]
+        grouped = make_source(tmp_path, name.partition(".")[2], name, rows="conversations", group="id")
+        assert len(bad(grouped)) == 3
 
 
 def test_of_text_only_the_keys_that_are_read_may_not_have_two_values(tmp_path: Path) -> None:

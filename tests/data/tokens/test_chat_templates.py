@@ -134,7 +134,8 @@ REPLIES = ["<think>\n\n</think>\n\nAt six.", THOUGHT, "The tide\n</think>\nAt si
            "<think>\na\n</think>\n\nAt</thi</think>nk> six</think>", "<think>\n\n<think>\n\n</think>\n\nAt six.",
            "<think>\n\nAt six.", "<think>\n\n<think>\n\n</thi", f"<think>\n\n{THOUGHT}<think>",
            "Write `<think>` first.", f"{THOUGHT} `</think>`",
-           "<think>\n\n</think>\n\n<think> opens a thought."]  # fmt: skip
+           "<think>\n\n</think>\n\n<think> opens a thought.", "<think>a</think>\n<think> b</think>At six.",
+           "<think>a</think><think>b"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["empty", "qwen3", "deepseek_r1_distill", "ours"])
@@ -163,7 +164,19 @@ def test_a_second_end_of_a_thought_is_not_visible(tiny: Tiny, tmp_path: Path, na
 
 
 ABOUT_MARKS = ["You open `<think>` and close it with `</think>`.", "You open <think> and close it with </think>.",
-               "```\n<think>\nWhy?\n</think>\n```", "<think> opens a thought, </think> closes it."]  # fmt: skip
+               "```\n<think>\nWhy?\n</think>\n```", "`<think>` opens a thought, </think> closes it."]  # fmt: skip
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "deepseek_r1_distill"])
+def test_all_thoughts_that_open_a_message_are_its_thought(tiny: Tiny, tmp_path: Path, name: str, special: bool) -> None:
+    chat = (with_special_thoughts if special else chat_with)(tiny, tmp_path, published(name))
+    several = "<think>\nThe tide turns.</think>\n<think>At six.\n</think>\n\nAt six."
+    (text,) = learnt(chat, [ASK, reply(several)])
+    assert text.removeprefix("<think>\n") == f"{several.removeprefix('<think>').lstrip()}<|im_end|>"
+    assert visible(text.removesuffix("<|im_end|>"), chat.concealment) == "At six."
+    prompt = chat.encoder.tokenizer.decode(chat.prompt([ASK, reply(several), AGAIN]), skip_special_tokens=False)
+    assert "The tide turns." not in prompt and "At six.<|im_end|>" in prompt
 
 
 @pytest.mark.parametrize("special", [False, True])

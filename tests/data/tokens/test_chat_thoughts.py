@@ -41,9 +41,9 @@ def test_a_reply_of_many_empty_thoughts_is_gone_on_with_where_it_stood() -> None
     concealment = Concealment(takes_out=True)
     empty = f"{OPEN}\n{CLOSE}\n"
     stood = concealment.read(2 * empty + OPEN, Place(), complete=False)
-    assert isinstance(stood, Place) and stood.begin == 2 * len(empty) - 1
+    assert isinstance(stood, Place) and (stood.begin, stood.inside) == (2 * len(empty), True)
     gone_on = concealment.read(3 * empty + OPEN, stood, complete=False)
-    assert isinstance(gone_on, Place) and gone_on.begin == 3 * len(empty) - 1
+    assert isinstance(gone_on, Place) and gone_on.begin == 3 * len(empty)
     reply = GrowingReply(concealment)
     text = 5 * empty + "Four."
     assert "".join(reply.append(letter) for letter in text) + reply.append("", last=True) == "Four."

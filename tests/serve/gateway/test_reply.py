@@ -153,9 +153,20 @@ def test_where_the_template_keeps_thoughts_whole_ones_are_shown_and_no_half(
         ("<think>\n\n<think>\nIt is\n</think>\n\npear", "pear", ""),
         ("<think>\n\n</think>\n\n<think>\nIt is\n</think>\n\npear", "pear", ""),
         ("<think>\nIt is\n</think>\n\n<think>\n</think>\n\npear", "pear", ""),
+        ("<think>It is</think>\n<think>ripe.</think>pear", "pear", ""),
+        ("<think>It is</think><think> ripe.</think>\npear <think>7</think>", "pear <think>7</think>", ""),
+        ("<think>It is</think>\n\n<think> opens a thought.", "", "opens a thought."),
         ("<think>\n\n<think>\nIt is</thi", "", "It is"),
     ],
-    ids=["opened_twice", "after_an_empty_one", "before_an_empty_one", "cut_within_the_mark"],
+    ids=[
+        "opened_twice",
+        "after_an_empty_one",
+        "before_an_empty_one",
+        "two",
+        "three_marks",
+        "half",
+        "cut_within_the_mark",
+    ],
 )
 def test_all_thoughts_before_a_reply_are_taken_out(size: int, text: str, content: str, thought: str) -> None:
     for hidden in (OPENED, TAKEN_OUT):
@@ -188,8 +199,6 @@ ABOUT_MARKS = [
     "用<think>开始，用</think>结束。",
     "Use it like this:\n\n```xml\n<think>\nWhy?\n</think>\n```",
     "pear 7.<think> Ripe.</think> More </think>",
-    "<think> opens a thought and </think> closes it.",
-    "<think> opens a thought.",
     "</think> closes a thought.",
     "`</think>` closes a thought.",
 ]
