@@ -216,7 +216,8 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     assert facts["files"][str(file)] == {
         "rows_read": 200, "rows_used": 200, "not_used": {}, "columns_used": {"text": 200, "source": 200},
         "columns_not_used": {"id": 200}, "columns_kept": {}, "encoding": "utf-8", "delimiter": None,
-        "language": "en", "languages": {"en": 200}, "other_languages": {}, "turns_cut": {}, "exact": True,
+        "language": "en", "languages": {"en": 200}, "other_languages": {}, "turns_cut": {},
+        "turns_joined": 0, "exact": True,
     }  # fmt: skip
     assert facts["left_out"] == facts["not_understood"] == []
     assert facts["sizes"]["size"] == "2m"

@@ -25,8 +25,8 @@ from pipelines.data.text.normalise import normalise
 from pipelines.data.tokens.chat_messages import REFUSAL, TEXT_PARTS, join_parts, joined, joins, text_of_part
 from pipelines.data.tokens.thoughts import divide, with_thoughts
 
-SPEAKERS = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant)[:：]")  # how hh-rlhf marks turns
-SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n)(Human|Assistant)[:：]")  # how BELLE does
+SPEAKERS = re.compile(r"(?:^\s*|(?:\r?\n|\r(?!\n)){2})(Human|Assistant)[:：]")  # how hh-rlhf marks turns
+SPEAKERS_OF_LINES = re.compile(r"(?:^\s*|\r?\n|\r)(Human|Assistant)[:：]")  # how BELLE does
 SPEAKER_ROLES = {"Human": "user", "Assistant": "assistant"}
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
 THOUGHT_PARTS = ("thinking", "reasoning")
@@ -185,11 +185,11 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         text = f"turn {number} holds {type_name(item)}; expected role and content, or from and value"
         return Problem("no_turn", text)
     role_key, content_key = cells.key_of(item, column_names.ROLE_KEYS), cells.content_key(item)
-    speaker = item.get(role_key)
+    speaker, role = item.get(role_key), cells.role_of(item)
     place = f"turn {number} ({speaker})"
-    if isinstance(speaker, str) and speaker.lower() in (*CALL_ROLES, *RESULT_ROLES):
-        return _tool_turn(item, speaker.lower(), item.get(content_key), place)
-    if not isinstance(speaker, str) or speaker.lower() not in ROLES:
+    if role in (*CALL_ROLES, *RESULT_ROLES):
+        return _tool_turn(item, role, item.get(content_key), place)
+    if role not in ROLES:
         known = ", ".join((*ROLES, *CALL_ROLES, *RESULT_ROLES))
         return Problem("unknown_role", f"turn {number} has the {role_key} {speaker!r}; expected one of: {known}")
     content, thought = item.get(content_key), _first_value(item, column_names.THOUGHT_COLUMNS)
@@ -201,15 +201,15 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         content = _text_of_parts(content, place)
     if isinstance(content, Problem):
         return content
-    calls = tool_calls.beside(item, ROLES[speaker.lower()], place)
+    calls = tool_calls.beside(item, ROLES[role], place)
     if isinstance(calls, Problem):
         return calls
-    if content is None and (calls or ROLES[speaker.lower()] == "system"):
+    if content is None and (calls or ROLES[role] == "system"):
         content = ""
     if not isinstance(content, str):
         text = f"{place} has a {content_key} that holds {type_name(content)}; expected text"
         return Problem("no_text", text)
-    turn = _turn_of_text(item, ROLES[speaker.lower()], clean(content), thought, place, keep_thoughts)
+    turn = _turn_of_text(item, ROLES[role], clean(content), thought, place, keep_thoughts)
     if isinstance(turn, Problem):
         return turn
     if calls and keep_thoughts and has_value(thought) and not turn.content:  # a thought and a call without a text

@@ -87,15 +87,24 @@ def is_of_turns(value: Any) -> bool:
 def is_dialogue(value: Any) -> bool:
     """Whether a value is turns of which the first has a known role, and so no list of anything else."""
     turns = as_turns(value)
-    role = turns[0].get(key_of(turns[0], ROLE_KEYS)) if turns else None
-    return isinstance(role, str) and role.lower() in (*ROLES, *CALL_ROLES, *RESULT_ROLES)
+    return turns is not None and role_of(turns[0]) in (*ROLES, *CALL_ROLES, *RESULT_ROLES)
+
+
+def role_of(turn: Any) -> str:
+    """The role that a turn names, in small letters and without blanks; empty where it names none.
+
+    >>> role_of({"from": " Human "}), role_of({"role": None})
+    ('human', '')
+    """
+    role = turn.get(key_of(turn, ROLE_KEYS)) if isinstance(turn, dict) else None
+    return role.strip().lower() if isinstance(role, str) else ""
 
 
 def ends_with_prompt(value: Any) -> bool:
     """Whether a value is turns of which the last is the user's, or the result of a call."""
     turns = as_turns(value)
-    role = turns[-1].get(key_of(turns[-1], ROLE_KEYS)) if turns and isinstance(turns[-1], dict) else None
-    return isinstance(role, str) and (ROLES.get(role.lower()) == "user" or role.lower() in RESULT_ROLES)
+    role = role_of(turns[-1]) if turns else ""
+    return ROLES.get(role) == "user" or role in RESULT_ROLES
 
 
 def is_text_of_objects(value: Any) -> bool:
@@ -161,9 +170,8 @@ def keys_not_read(turn: Mapping[str, Any]) -> list[str]:
     >>> keys_not_read({"role": "user", "content": "Hi", "text": "Hello", "name": "Ann"})
     ['text', 'name']
     """
-    role_key = key_of(turn, ROLE_KEYS)
-    role = str(turn.get(role_key)).lower()
-    read = {role_key, content_key(turn), *CALL_KEYS, *FLAG_KEYS}
+    role = role_of(turn)
+    read = {key_of(turn, ROLE_KEYS), content_key(turn), *CALL_KEYS, *FLAG_KEYS}
     if role in RESULT_ROLES:
         read.update(RESULT_KEYS)
     if ROLES.get(role) == "assistant":

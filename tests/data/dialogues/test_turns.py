@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
+from pipelines.data.dialogues.turns import read_turns, turns_of_transcript
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.record_formats import columns_not_used
 
@@ -170,3 +171,19 @@ def test_a_thought_that_the_prompt_opened_is_one(text: str) -> None:
 def test_an_empty_thought_that_the_prompt_opened_is_none() -> None:
     parsed = parse_conversation({"prompt": "Hello", "response": "\n</think>\n\nHi!"})
     assert parsed == ParsedConversation(HELLO)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_transcripts_are_divided_at_blank_lines_of_any_line_ends(end: str) -> None:
+    text = f"{end}{end}Human: Hi{end}Human: is no turn{end}{end}Assistant: Hello!"
+    read = turns_of_transcript(text, keep_thoughts=True)
+    assert not isinstance(read, Problem)
+    assert [(turn.role, turn.content) for turn in read] == [
+        ("user", "Hi\nHuman: is no turn"), ("assistant", "Hello!"),
+    ]  # fmt: skip
+
+
+def test_blanks_around_a_role_say_nothing() -> None:
+    read = read_turns([{"role": " User ", "content": "Hi"}, {"role": "ASSISTANT\n", "content": "Hello!"}])
+    assert not isinstance(read, Problem)
+    assert [turn.role for turn in read] == ["user", "assistant"]

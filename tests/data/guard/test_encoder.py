@@ -181,7 +181,7 @@ def test_the_encoder_reads_a_part_of_a_long_text_and_words_judge_the_rest(
 
 def test_a_text_is_computed_once(opened: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened.log_odds([HARM, "another text"])
-    monkeypatch.setattr(opened, "_means", None)
+    monkeypatch.setattr(encoder, "mean_states", None)
     assert np.array_equal(opened.log_odds(["another text", HARM, HARM]), first[[1, 0, 0]])
 
 

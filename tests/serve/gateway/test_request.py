@@ -208,8 +208,8 @@ def test_a_refused_turn_that_nothing_follows_is_declined(tiny: Tiny, further: di
 def test_only_what_the_model_gets_is_checked(tiny: Tiny) -> None:
     turns = [message for n in range(16) for message in
              ({"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"})]  # fmt: skip
-    request = prepared(tiny, CHAT, None, RulesGuard(), UNSAFE, messages=[{"role": "user", "content": UNSAFE}, *turns,
-                                                                         *HELLO])  # fmt: skip
+    request = prepared(tiny, CHAT, None, RulesGuard(), UNSAFE, messages=[
+        {"role": "user", "content": UNSAFE}, {"role": "assistant", "content": "a"}, *turns, *HELLO])  # fmt: skip
     assert request.turns_left_out > 0 and check_prompt(RulesGuard(), request.checked) is None
     assert request.client_prompt[0]["content"] == UNSAFE
 

@@ -52,7 +52,7 @@ def test_a_conversation_continues_until_it_is_reset(served: Served) -> None:
 
 
 def test_each_event_of_a_stream_says_how_many_tokens_came(served: Served) -> None:
-    body = {"messages": PROMPT, "stream": True, "max_tokens": 6, "ignore_eos": True, "stream_options": COUNT_TOKENS}
+    body = {"messages": PROMPT, "stream": True, "max_tokens": 6, "min_tokens": 6, "stream_options": COUNT_TOKENS}
     headers = {"authorization": f"Bearer {KEY}"}
     response = httpx.post(f"{served.server.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     events = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]
