@@ -95,7 +95,7 @@ def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
     of_process = table()
     chunks_C, starts_C, chunk_ends_D = of_process.cut(data, offsets, is_zh_D)
     words_N, word_ends_C = _words_of(chunks_C, of_process.word_ends)
-    ends_L, line_ends_D = _line_ends(data, offsets, classes())
+    ends_L, line_ends_D = line_ends(data, offsets, classes())
     word_ends_D = word_ends_C[chunk_ends_D]
     return WebCounts(
         is_zh_D,
@@ -144,7 +144,7 @@ def _may_end_line(byte: Any) -> bool:
 
 
 @numba.njit(cache=True)
-def _line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (the byte before which each line ends, as str.splitlines has them, lines before each document's end)."""
     capacity = len(offsets)
     for position in range(offsets[0], offsets[-1]):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.data.corpus.filters import FILTERS, PRESETS, Filters, Verdict, apply_filters, reasons_of
+from pipelines.data.corpus.filters import FILTERS, KEEP, PRESETS, Filters, Verdict, apply_filters, reasons_of
+from pipelines.data.corpus.filters.c4 import C4
 from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.measures import hash_texts
 from pipelines.data.text.normalise import normalise
@@ -119,6 +122,42 @@ def test_c4_drops_lines_and_pages_with_few_sentences_in_both_languages() -> None
         assert verdict(f"{text}\nvar x = {{1: 2}}; 好 好 好.", language, preset="c4").reason == "c4_curly_bracket"
     assert verdict(f"{BOOKS[0]}\nLorem ipsum dolor sit amet.", "en", preset="c4").reason == "c4_lorem_ipsum"
     assert verdict(f"{BOOKS[0]}\nA lorem[1] ipsum dolor sit.", "en", preset="c4").reason == "c4_lorem_ipsum"
+
+
+@pytest.mark.parametrize("options", [{}, {"lines_end_in_punctuation": False}, {"min_words_per_line": 0},
+                                     {"min_sentences": 0, "max_word_characters": 6}])  # fmt: skip
+def test_c4_decides_of_many_texts_as_of_each_line_by_line(options: dict[str, Any]) -> None:
+    rng = random.Random(4)
+    pieces = (
+        *(
+            "The boys",
+            " light ",
+            "a fire.",
+            "Nobody",
+            "came",
+            "!",
+            "...",
+            "…",
+            "7",
+            "[1]",
+            "javascript",
+            "uninterrupted",
+        ),
+        *("\n", "\n\n", "\r\n", "\x85", "\u2028", "\u3000", "\t", " ", "é", "\u0301", "渔夫", "回家了。", "好”", "𠀀"),
+    )
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(4000)] + ["", "\n", " \n a. \n"]
+    languages = [rng.choice(("en", "zh")) for _ in texts]
+    documents, rows = document_stats(pa.array(texts, pa.string()), languages), np.arange(1, len(texts), 2)
+    documents.plan_web_words(rows)
+    c4, web = C4.model_validate(options), documents.web(rows)
+    expected: dict[int, Verdict] = {}
+    for place, row in enumerate(rows.tolist()):
+        line_words = web.line_words(place) if languages[row] == "zh" else []
+        found = c4._verdict(texts[row], languages[row], web.sentences(place), line_words)
+        if found is not KEEP:
+            expected[row] = found
+    assert dict(c4.verdicts(documents, rows)) == expected
+    assert any(found.text for found in expected.values())
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ DROPPED_FOR = {"lorem ipsum": "c4_lorem_ipsum", "{": "c4_curly_bracket"}  # the 
 MARKS = ("lorem ipsum", "javascript", "{", *NOTICES)  # in the order in which they are looked for
 # What every text with a mark has: fewer to look for.
 PARTS_OF_MARKS = tuple(dict.fromkeys("cookie" if "cookie" in mark else mark for mark in MARKS))
+MAY_HAVE_MARKS = "|".join(map(re.escape, ("[", *PARTS_OF_MARKS)))  # of a text that is read line by line
 
 
 class C4(Filter):
@@ -46,14 +47,39 @@ class C4(Filter):
     reads_web_words: ClassVar = True
 
     def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
-        web = documents.web(rows)
-        for place, row in enumerate(rows.tolist()):
-            line_words = web.line_words(place) if documents.language(row) == "zh" else []
-            verdict = self._verdict(documents.text(row), documents.language(row), web.sentences(place), line_words)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from pipelines.data.text.sentence_lines import kept_lines  # compiled: not for reading a recipe
+
+        web, texts = documents.web(rows), documents.texts.take(pa.array(rows))
+        may_have = pc.MatchSubstringOptions(MAY_HAVE_MARKS, ignore_case=True)
+        is_read_D = pc.call_function("match_substring_regex", [texts], may_have).to_pylist()
+        lines = kept_lines(
+            texts,
+            web,
+            ends=LINE_ENDS if self.lines_end_in_punctuation else (),
+            min_sentences=self.min_sentences,
+            min_words=self.min_words_per_line,
+            max_characters=self.max_word_characters,
+        )
+        columns = (rows.tolist(), is_read_D, lines.sentences_D.tolist(), lines.is_whole_D.tolist())
+        for place, (row, is_read, sentences, is_whole) in enumerate(zip(*columns, strict=True)):
+            if is_read:
+                line_words = web.line_words(place) if documents.language(row) == "zh" else []
+                verdict = self._verdict(documents.text(row), documents.language(row), web.sentences(place), line_words)
+            elif sentences < self.min_sentences:
+                verdict = self._few(sentences)
+            else:
+                verdict = KEEP if is_whole else Verdict(True, text=lines.text(place), lines=lines.lines(place))
             if verdict is not KEEP:
                 yield row, verdict
 
+    def _few(self, sentences: int) -> Verdict:
+        return drop("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences")
+
     def _verdict(self, document: str, language: str, sentences_L: list[int], line_words_L: list[float]) -> Verdict:
+        """What is decided of a text that may have marks or citations."""
         text = document.lower()
         plain = CITATION.sub("", text) if "[" in text else text
         has_marks = any(part in plain for part in PARTS_OF_MARKS)  # few texts have one: only their lines are searched
@@ -74,7 +100,7 @@ class C4(Filter):
             kept.append(line)
             numbers.append(number)
         if sentences < self.min_sentences:
-            return drop("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences")
+            return self._few(sentences)
         if kept == all_lines:
             return KEEP
         return Verdict(True, text="\n".join(kept).strip(), lines=None if "[" in text else tuple(numbers))
