@@ -2,7 +2,7 @@
 
     map_in_order       rows are read and cleaned: Ray Data, which yields the results in the items' order
     make_files         files become other files: plain tasks of Ray, which cost the driver less (docs/data.md)
-    with_first_rows    rows of ranges of files are counted, in plain tasks, so that each has its number in the file
+    with_first_rows    rows of ranges of files are counted, so that each has its number in the file
 
 Results and errors are returned as values. An error raised in a task would arrive as another error, with a page of
 trace and without the original one.
@@ -78,38 +78,36 @@ def make_files(
     if not missing:
         return
     work.session.start()
-    made = run_tasks(
+    made = _run_tasks(
         function, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task, arguments=arguments
     )
     for done, _ in enumerate(made, start=len(items) - len(missing) + 1):
         work.progress.update(done, len(items), unit)
 
 
-def run_tasks(
-    function: Callable[..., Any],
+def _run_tasks(
+    function: Callable[..., object],
     items: Sequence[Item],
     *,
     tasks: int | None,
     cpus_per_task: float,
     arguments: dict[str, Any],
-) -> Iterator[tuple[int, Any]]:
-    """Runs function(item, **arguments) of each item in plain tasks; yields (number of the item, result) of each that
-    has ended, whichever it is.
+) -> Iterator[None]:
+    """Runs function(item, **arguments) of each item in plain tasks; yields when one has ended, whichever it is.
 
     What has not ended when the caller stops is cancelled. Raises the first error of the function."""
-    task = ray.remote(num_cpus=cpus_per_task)(_outcome_of)
+    task = ray.remote(num_cpus=cpus_per_task)(_error_of)
     shared = ray.put((function, arguments))  # sent to each node once
-    running: dict[ray.ObjectRef, int] = {}
+    running: list[ray.ObjectRef] = []
     try:
         for number, item in enumerate(items):
-            running[task.options(name=function.__name__).remote(item, shared)] = number
+            running.append(task.options(name=function.__name__).remote(item, shared))
             while len(running) == (tasks or MAX_SUBMITTED) or (number == len(items) - 1 and running):
-                (ended,), _ = ray.wait(list(running))
-                ended_number = running.pop(ended)
-                result, error = ray.get(ended)
+                ended, running = ray.wait(running)
+                error = ray.get(ended[0])
                 if error is not None:
                     raise pickle.loads(error)
-                yield ended_number, result
+                yield
     finally:
         for reference in running:
             ray.cancel(reference)
@@ -124,13 +122,14 @@ def num_parallel_tasks(work: Work) -> int | None:
     return cores()
 
 
-def _outcome_of(item: Item, shared: tuple[Callable[..., Any], dict[str, Any]]) -> tuple[Any, bytes | None]:
-    """Runs the function on an item; returns (result, its error, if it fails)."""
+def _error_of(item: Item, shared: tuple[Callable[..., object], dict[str, Any]]) -> bytes | None:
+    """Runs the function on an item; returns its error, if it fails."""
     function, arguments = shared
     try:
-        return function(item, **arguments), None
+        function(item, **arguments)
     except Exception as error:  # raised again by the driver
-        return None, _pickled(error)
+        return _pickled(error)
+    return None
 
 
 def _run_items(table: pa.Table, *, function: Callable[..., Any], arguments: dict[str, Any]) -> pa.Table:
@@ -180,16 +179,13 @@ def with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> li
     work.session.start()
     items = [{"source": block.source, "parts": json_of(block.parts)} for block in counted]
     tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
-    ended = run_tasks(count_rows, items, tasks=tasks, cpus_per_task=cpus, arguments={"sources": dict(work.sources)})
-    counts: dict[int, list[int]] = {}
-    for number, block_counts in ended:
-        counts[number] = block_counts
-        work.progress.update(len(counts), len(counted), "blocks counted")
+    counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
     numbered: dict[Path, Block] = {}
     next_row = 1
-    for number, block in enumerate(counted):
+    for done, (block, block_counts) in enumerate(zip(counted, counts, strict=True), start=1):
+        work.progress.update(done, len(counted), "blocks counted")
         parts: list[Part] = []
-        for part, num_rows in zip(block.parts, counts[number], strict=True):
+        for part, num_rows in zip(block.parts, block_counts, strict=True):
             parts.append(part if part.first_row is not None else part.model_copy(update={"first_row": next_row}))
             next_row = (parts[-1].first_row or 1) + num_rows
         numbered[block.file] = replace(block, parts=tuple(parts))

@@ -90,14 +90,13 @@ def test_a_resumed_run_counts_the_lines_of_sources_with_a_missing_block_only(
     sources = {name: jsonl.Jsonl.model_validate({"path": f"{name}.jsonl"}).at(tmp_path) for name in "abc"}
     counted: list[str] = []
 
-    def count(function: Any, items: list[dict[str, str]], **options: Any) -> Iterator[tuple[int, list[int]]]:
+    def count(function: Any, items: list[dict[str, str]], **arguments: Any) -> Iterator[list[int]]:
         counted.extend(item["source"] for item in items)
-        for number in reversed(range(len(items))):  # the last has ended first
-            yield number, function(items[number], **options["arguments"])
+        return (function(item, sources=arguments["sources"]) for item in items)
 
     units: list[tuple[float, float, str]] = []
     progress = SimpleNamespace(update=lambda done, total, unit: units.append((done, total, unit)))
-    monkeypatch.setattr(parallel, "run_tasks", count)
+    monkeypatch.setattr(parallel, "map_in_order", count)
     monkeypatch.setattr(parallel, "num_parallel_tasks", lambda work: 1)
     session = SimpleNamespace(start=lambda: None)
     work: Any = SimpleNamespace(
