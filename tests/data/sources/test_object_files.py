@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.errors import ClusterError
+from pipelines.data.dialogues.conversation_records import parse_conversation
 from pipelines.data.sources import SOURCES, object_files
+from pipelines.data.sources.bad_rows import BadRowLimit, RejectedRows, parse_records
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.objects import Objects
@@ -124,6 +129,32 @@ def test_an_object_that_cannot_be_brought_leaves_no_half_file(
     assert {file.parent.name for file in left} <= {".objects"}  # complete objects, which the next run need not bring
     assert {file.read_bytes() for file in left} <= set(FILES.values())
     assert not list((tmp_path / "cache").rglob("@*"))
+
+
+ODD = {
+    "jsonl": gzip.compress(b"".join(b'{"prompt": "%d?", "reply": "%d"}\n' % (n, n) for n in range(2000)))[:-40],
+    "csv": 'prompt,reply\nHi,Hello\nWho?,"Nobody\nWhen?,Now\n你好,您好\n'.encode("gb18030"),
+    "json": '{"data": [{"prompt": "Hi", "reply": "Hello"}, {"prompt": "Hi"}, {"prompt": "你好", "reply": "'.encode(),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_objects_of_conversations_are_set_aside_as_odd_files_are(url: str, tmp_path: Path, kind: str) -> None:
+    name = "odd.jsonl.gz" if kind == "jsonl" else f"odd.{kind}"
+    Objects(url).put(name, ODD[kind])
+    (tmp_path / name).write_bytes(ODD[kind])
+    read: list[tuple[list[str], list[dict[str, Any]]]] = []
+    for path in (name, f"{url}/{name}"):
+        fields = {"kind": kind, "path": path, "rows": "conversations"}
+        made = SOURCES[kind].model_validate(fields).at(tmp_path, tmp_path / "cache")
+        rejected = RejectedRows(tmp_path / "rejected.jsonl", BadRowLimit("100%", "conversations"))
+        parsed = parse_records(
+            {"chats": made}, rejected, parse_conversation, lambda parsed: parsed.text, lambda number: None
+        )
+        read.append(([row[-1].text for row in parsed], [json.loads(line) for line in rejected.lines]))
+    (texts, bad), (remote_texts, remote_bad) = read
+    assert texts == remote_texts != [] and bad != []
+    assert [{**row, "where": row["where"].removeprefix(f"{url}/")} for row in remote_bad] == bad
 
 
 def test_an_image_source_and_a_data_set_read_folders_of_objects(url: str, tmp_path: Path) -> None:
