@@ -22,7 +22,7 @@ from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES, ROLES
 from pipelines.data.sources.encodings import encodable
 from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
-from pipelines.data.tokens.chat_messages import REFUSAL, TEXT_PARTS, join_parts, joined, joins, text_of_part
+from pipelines.data.tokens.chat_messages import REFUSAL, TEXT_PARTS, join_parts, joined, runs, text_of_part
 from pipelines.data.tokens.thoughts import divide, with_thoughts
 
 SPEAKERS = re.compile(r"(?:^\s*|(?:\r?\n|\r(?!\n)){2})(Human|Assistant)[:：]")  # how hh-rlhf marks turns
@@ -75,11 +75,9 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
             return turn
         if turn.role == "system" and not turn.content:
             continue  # it says nothing
-        if turns and _continues(turns[-1], turn):
-            turns[-1] = _joined(turns[-1], turn)
-        else:
-            turns.append(turn)
-    return turns
+        turns.append(turn)
+    marks = [(turn.learnt, turn.weight) for turn in turns]  # one turn has one weight
+    return [_joined(turns[start:end]) for start, end in runs([turn.message for turn in turns], marks)]
 
 
 def is_transcript(value: Any) -> TypeGuard[str]:
@@ -101,18 +99,15 @@ def turns_of_transcript(text: str, keep_thoughts: bool) -> list[Turn] | Problem:
     return read_turns(turns, keep_thoughts=keep_thoughts)
 
 
-def _continues(last: Turn, turn: Turn) -> bool:
-    """Whether a turn goes on with the one before it, as people write several messages in a row, and some data sets give
-    each call, and the text beside it, a turn of its own. Both are learnt, or weigh, alike: one turn has one weight."""
-    return joins(last.message, turn.message) and (last.learnt, last.weight) == (turn.learnt, turn.weight)
-
-
-def _joined(last: Turn, turn: Turn) -> Turn:
-    """Both turns as one. A call is a part of the turn before it, and does not count as joined."""
-    message = joined(last.message, turn.message)
-    content, calls, refused = message["content"], message.get("tool_calls", ""), last.refused or turn.refused
-    num_joined = last.num_joined + turn.num_joined + (turn.content != "")
-    return replace(last, content=content, calls=calls, refused=refused, num_joined=num_joined)
+def _joined(run: Sequence[Turn]) -> Turn:
+    """Turns that are one, as people write several messages in a row, and some data sets give each call, and the text
+    beside it, a turn of its own. A call is a part of the turn before it, and does not count as joined."""
+    if len(run) == 1:
+        return run[0]
+    message = joined([turn.message for turn in run])
+    num_joined = sum(turn.content != "" for turn in run[1:])
+    return replace(run[0], content=message["content"], calls=message.get("tool_calls", ""), num_joined=num_joined,
+                   refused=any(turn.refused for turn in run))  # fmt: skip
 
 
 FOLLOWING = {"": ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
@@ -193,7 +188,8 @@ def _turn(item: Any, number: int, keep_thoughts: bool) -> Turn | Problem:
         known = ", ".join((*ROLES, *CALL_ROLES, *RESULT_ROLES))
         return Problem("unknown_role", f"turn {number} has the {role_key} {speaker!r}; expected one of: {known}")
     content, thought = item.get(content_key), _first_value(item, column_names.THOUGHT_COLUMNS)
-    refused = content_key == REFUSAL or (isinstance(content, list) and any(map(_is_refusal, content)))
+    parts = content if isinstance(content, list) else []
+    refused = ROLES[role] == "assistant" and (content_key == REFUSAL or any(map(_is_refusal, parts)))
     if isinstance(content, list):
         beside, thought = thought, _thought_of_parts(content) or thought
         if keep_thoughts and has_value(beside) and str(thought).split() != str(beside).split():

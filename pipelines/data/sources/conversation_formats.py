@@ -13,8 +13,8 @@ from pipelines.data.sources.cells import (
     ends_with_prompt,
     has_value,
     is_dialogue,
-    is_flag,
     is_of_turns,
+    number_of,
     tools_of,
     turns_of_texts,
     verdict,
@@ -176,8 +176,14 @@ def tools_beside(record: Mapping[str, Any]) -> Roles:
 
 def flags_beside(record: Mapping[str, Any]) -> Roles:
     """The columns that say whether the row is learnt, or how much it weighs."""
-    columns = (first_column(record, (name,), is_flag) for name in ROW_FLAGS)
+    columns = (first_column(record, (name,), _weighs_row) for name in ROW_FLAGS)
     return [("flag", column) for column in columns if column is not None]
+
+
+def _weighs_row(value: Any) -> bool:
+    """Whether a row's value says yes, no, or a share: a larger number may be the weight of anything, in kilograms."""
+    number = number_of(value)
+    return verdict(value) is not None if number is None else 0 <= number <= 1
 
 
 def labels_beside(record: Mapping[str, Any]) -> Roles:

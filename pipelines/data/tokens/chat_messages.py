@@ -11,7 +11,7 @@ Training and serving both use these functions, so that one conversation has the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.data.tokens.thoughts import divide, with_thoughts
@@ -47,41 +47,42 @@ def said(message: Message) -> str:
     return f"{message['content']}\n{calls}" if message["content"] and calls else message["content"] or calls
 
 
-def joins(last: Message, message: Message) -> bool:
-    """Whether a message goes on with the one before it, so that they are one turn: the same speaks, and both say
-    something. A call may follow a text or a call, but no text a call."""
-    if last["role"] != message["role"] or message["role"] == "tool":
-        return False
-    if not message["content"].strip():
-        return "tool_calls" in message
-    return last["content"].strip() != "" and "tool_calls" not in last
+def runs(messages: Sequence[Message], marks: Sequence[object] = ()) -> Iterator[tuple[int, int]]:
+    """Yields (start, end) of the messages that are one turn, in order: those that follow each other in one role, but
+    for results of tools, a text after a call, and messages whose marks differ."""
+    start, has_calls = 0, False
+    for end, message in enumerate(messages):
+        last = messages[start]
+        goes_on = message["role"] == last["role"] != "tool" and not (has_calls and message["content"].strip())
+        if end > start and not (goes_on and (not marks or marks[end] == marks[start])):
+            yield start, end
+            start, has_calls = end, False
+        has_calls = has_calls or "tool_calls" in message
+    if messages:
+        yield start, len(messages)
 
 
-def joined(last: Message, message: Message) -> dict[str, str]:
-    """The one message of two that `joins` tells to be one turn: their thoughts, their texts, their calls.
+def joined(run: Sequence[Message]) -> dict[str, str]:
+    """The one message of those that `runs` tells to be one turn: their thoughts, their texts, their calls.
 
-    >>> joined({"role": "user", "content": "Hi"}, {"role": "user", "content": "Are you there?"})
+    >>> joined([{"role": "user", "content": "Hi"}, {"role": "user", "content": "Are you there? "}])
     {'role': 'user', 'content': 'Hi\\nAre you there?'}
     """
-    content = join_parts([text for text in (last["content"], message["content"]) if text.strip()])
-    replies = [divide(each["content"]) for each in (last, message) if each["role"] == "assistant"]
-    if replies and replies[-1].thoughts and not any(reply.is_half for reply in replies):
-        text = join_parts([reply.text.strip() for reply in replies if reply.text.strip()])
+    if len(run) == 1:
+        return dict(run[0])
+    content = join_parts([text for each in run if (text := each["content"].strip())])
+    replies = [divide(each["content"]) for each in run if each["role"] == "assistant"]
+    if any(reply.thoughts for reply in replies[1:]) and not any(reply.is_half for reply in replies):
+        text = join_parts([text for reply in replies if (text := reply.text.strip())])
         content = with_thoughts([thought for reply in replies for thought in reply.thoughts], text)
-    calls = join_calls(*(each["tool_calls"] for each in (last, message) if "tool_calls" in each))
-    return {**last, "content": content} | ({"tool_calls": calls} if calls else {})
+    calls = join_calls(*(each["tool_calls"] for each in run if "tool_calls" in each))
+    return {**run[0], "content": content} | ({"tool_calls": calls} if calls else {})
 
 
 def join_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     """The messages, those that follow each other in one role as one: user and assistant take turns, and a model learns
     no other conversations."""
-    turns: list[dict[str, str]] = []
-    for message in messages:
-        if turns and joins(turns[-1], message):
-            turns[-1] = joined(turns[-1], message)
-        else:
-            turns.append(dict(message))
-    return turns
+    return [joined(messages[start:end]) for start, end in runs(messages)]
 
 
 def join_calls(*calls: str) -> str:

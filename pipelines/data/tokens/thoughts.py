@@ -234,15 +234,15 @@ def _is_given(reply: str) -> bool:
 
 def _ends_text(before: str, reply: str, start: int) -> bool:
     """Whether the mark at an index closes a thought, rather than being a word of the reply: it stands directly after
-    text, on a line of its own, or after a sentence, and no sentence goes on. before: the text before it."""
-    if reply.startswith(SENTENCE_GOES_ON, start + len(CLOSE)):
-        return False
+    text of which no sentence goes on, on a line of its own, or after a sentence. before: the text before it."""
     line = before.rpartition("\n")[2]
     said = line.rstrip()
+    ends = said == "" or said[-1] in SENTENCE_ENDS
+    if not ends and reply.startswith(SENTENCE_GOES_ON, start + len(CLOSE)):
+        return False
     if said and said == line:
         return said[-1] in SENTENCE_ENDS or (said[-1] < FIRST_WIDE and said[-1] not in QUOTES)
-    is_between = not said or said[-1] in SENTENCE_ENDS
-    return is_between and WORDS_FOLLOW.match(reply, start + len(CLOSE)) is None
+    return ends and WORDS_FOLLOW.match(reply, start + len(CLOSE)) is None
 
 
 def opens_thought(prompt: str) -> bool:

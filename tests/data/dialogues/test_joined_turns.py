@@ -52,6 +52,17 @@ def test_thoughts_of_replies_in_a_row_open_the_one_reply() -> None:
     assert isinstance(removed, ParsedConversation) and removed.replies == ["x\ny"]
 
 
+def test_a_turn_that_says_nothing_or_only_thinks_joins_the_next_one_of_its_role() -> None:
+    thought = turn("assistant", "<think>a</think>")
+    for keep, reply in ((True, "<think>a</think>\nHello."), (False, "Hello.")):
+        parsed = parse_conversation({"messages": [ASK, thought, turn("assistant", "Hello.")]}, keep_thoughts=keep)
+        assert isinstance(parsed, ParsedConversation) and parsed.replies == [reply]
+    messages = [turn("user", "Hi "), turn("user", " "), turn("user", " there"), turn("assistant", "")]
+    assert parse_messages([*messages, REPLY])[0]["content"] == "Hi\nthere"
+    parsed = parse_conversation({"messages": [*messages, REPLY]})
+    assert isinstance(parsed, ParsedConversation) and parsed.messages == parse_messages([*messages, REPLY])
+
+
 def test_a_call_joins_the_text_before_it_and_no_text_joins_a_call() -> None:
     result = turn("tool", "6:10", tool_call_id="1", name="tide")
     messages = [ASK, turn("assistant", "I look."), turn("assistant", None, tool_calls=CALL), result, REPLY, ASK]
@@ -111,7 +122,9 @@ def test_a_refusal_that_is_no_text_is_none() -> None:
         ({"loss": 0.5, "weight": 1, "train": True}, {}, (0.5,)),
         ({"weight": 0.5, "train": False}, {}, None),
         ({"weight": None}, {"weight": "0.25"}, (0.25,)),
-        ({"weight": 0.5}, {"weight": 4}, (2.0,)),
+        ({"weight": 0.5}, {"weight": 0.5}, (0.25,)),
+        ({}, {"weight": 72.5, "train": 3}, ()),
+        ({}, {"weight": -1}, ()),
         ({}, {"weight": 0}, None),
         ({}, {"train": False, "weight": 1}, None),
         ({}, {"weight": 1, "train": "yes"}, ()),
@@ -129,13 +142,12 @@ def test_each_flag_of_a_turn_and_of_its_row_counts(
             assert isinstance(parsed, Problem) and (parsed.reason, parsed.by_rule) == ("nothing_learnt", True)
         else:
             assert isinstance(parsed, ParsedConversation) and parsed.weights == weights
-    unread = {"loss", *(["train"] if row.get("train") == "a.jsonl" else [])} & row.keys()
+    unread = {name for name, value in row.items() if name == "loss" or value in ("a.jsonl", 72.5, 3, -1)}
     assert set(columns_not_used(record, "conversations")) == unread
 
 
-@pytest.mark.parametrize(("flags", "row"), [({"weight": 50, "loss": 3}, {}), ({}, {"weight": 170})])
-def test_a_weight_beyond_the_bound_is_a_bad_row(flags: dict[str, Any], row: dict[str, Any]) -> None:
-    problem = parse_conversation({"messages": [ASK, {**REPLY, **flags}], **row})
+def test_a_weight_beyond_the_bound_is_a_bad_row() -> None:
+    problem = parse_conversation({"messages": [ASK, {**REPLY, "weight": 50, "loss": 3}]})
     assert isinstance(problem, Problem) and (problem.reason, problem.by_rule) == ("turn_weight", False)
 
 
