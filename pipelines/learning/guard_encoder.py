@@ -56,10 +56,8 @@ RANK, ALPHA, EPOCHS, BATCH_TEXTS = 8, 16, 3, 32
 LEARNING_RATE, HEAD_LEARNING_RATE, WARMUP, CLIP_NORM = 1e-3, 1e-2, 0.1, 1.0
 BUCKET = 16  # batches whose texts are sorted by length together
 SHOWN_EVERY = 100  # steps
-FRAMED, BESIDE_ORDINARY = (
-    0.35,
-    0.1,
-)  # fractions of texts that are in a pretext, or beside an ordinary line, drawn anew in each epoch
+# Fractions of texts in a pretext, and beside an ordinary line, drawn anew in each epoch.
+FRAMED, BESIDE_ORDINARY = 0.35, 0.1
 NUM_OUT_OF_FOLD = 2  # folds whose texts get log-odds: half of the texts are enough for thresholds
 UNSEEN = 5  # every fifth frame is left out of a fold's training
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.data.tokens.chat_messages import REFUSAL, join_turns, text_of_parts
+from pipelines.data.sources.column_names import REFUSAL
+from pipelines.data.tokens.chat_messages import join_turns, text_of_parts
 
 Message = dict[str, str]
 """{"role": system | user | assistant | tool, "content": text}, with tool_calls and tool_call_id as

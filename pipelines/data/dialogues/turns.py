@@ -18,11 +18,11 @@ from pipelines.data.dialogues import tool_calls
 from pipelines.data.sources import cells, column_names
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.cells import has_value
-from pipelines.data.sources.column_names import CALL_ROLES, RESULT_ROLES, ROLES
+from pipelines.data.sources.column_names import CALL_ROLES, REFUSAL, RESULT_ROLES, ROLES
 from pipelines.data.sources.encodings import encodable
 from pipelines.data.sources.files import type_name
 from pipelines.data.text.normalise import normalise
-from pipelines.data.tokens.chat_messages import REFUSAL, TEXT_PARTS, join_parts, joined, runs, text_of_part
+from pipelines.data.tokens.chat_messages import TEXT_PARTS, join_parts, joined, runs, text_of_part
 from pipelines.data.tokens.thoughts import divide, with_thoughts
 
 SPEAKERS = re.compile(r"(?:^\s*|(?:\r?\n|\r(?!\n)){2})(Human|Assistant)[:：]")  # how hh-rlhf marks turns

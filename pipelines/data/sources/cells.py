@@ -19,6 +19,7 @@ from pipelines.data.sources.column_names import (
     EXCHANGE_KEYS,
     FLAG_KEYS,
     MISSING_TEXTS,
+    REFUSAL,
     RESULT_KEYS,
     RESULT_ROLES,
     ROLE_KEYS,
@@ -155,8 +156,8 @@ def key_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 def content_key(turn: Mapping[str, Any]) -> str:
     """The key of a turn with what it says; of a reply of OpenAI's API that refuses, and has no content, `refusal`."""
-    key, refusal = key_of(turn, CONTENT_KEYS), turn.get("refusal")
-    return "refusal" if isinstance(refusal, str) and has_value(refusal) and not has_value(turn.get(key)) else key
+    key, refusal = key_of(turn, CONTENT_KEYS), turn.get(REFUSAL)
+    return REFUSAL if isinstance(refusal, str) and has_value(refusal) and not has_value(turn.get(key)) else key
 
 
 def is_flag(value: Any) -> bool:
@@ -222,7 +223,7 @@ def _is_no_flag(key: str, value: Any) -> bool:
 
 def _is_turn(turn: Any) -> bool:
     keys = turn.keys() if isinstance(turn, dict) else ()
-    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *CALL_KEYS, "refusal"))
+    return any(key in keys for key in ROLE_KEYS) and any(key in keys for key in (*CONTENT_KEYS, *CALL_KEYS, REFUSAL))
 
 
 def tools_of(value: Any) -> list[dict[str, Any]] | None:

@@ -90,6 +90,7 @@ RATED_REPLY_KEYS = ("response", "text", "content", "answer", "reply", "output", 
 SENDER = "sender"  # of a mail too
 ROLE_KEYS = ("role", "from", "speaker", SENDER, "角色")
 CONTENT_KEYS = ("content", "value", "text", "parts", "内容", "內容")
+REFUSAL = "refusal"  # of an assistant's turn that refuses, in place of its content; a type of parts of it too
 CALL_KEYS = ("tool_calls", "function_call")
 RESULT_KEYS = ("tool_call_id", "name")  # of a turn that is the result of a call
 # 0 or false: the turn is not learnt.

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipelines.data.sources.column_names import REFUSAL
 from pipelines.data.tokens.thoughts import divide, with_thoughts
 
 Message = Mapping[str, str]
@@ -24,7 +25,6 @@ arguments are objects. A tool's turn, the result of a call, may have its "tool_c
 
 
 TEXT_PARTS = ("text", "input_text", "output_text")  # types of parts that hold text
-REFUSAL = "refusal"  # type of a part, and key of an assistant's message, with the text of a reply that refuses
 
 
 def text_of_part(part: Any) -> str | None:
