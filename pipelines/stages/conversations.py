@@ -150,7 +150,7 @@ def _split_facts(split: str, conversations: list[Conversation]) -> Facts:
 
 STAGE = Stage(
     kind="conversations",
-    version=11,
+    version=12,
     makes="conversations",
     takes=("augmented",),
     options=ConversationsOptions,

@@ -207,7 +207,7 @@ def _split_facts(split: str, pairs: list[Pair]) -> Facts:
 
 STAGE = Stage(
     kind="preferences",
-    version=10,
+    version=11,
     makes="preferences",
     takes=("conversations", "ai_feedback"),
     options=PreferencesOptions,

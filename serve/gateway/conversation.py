@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.data.sources.column_names import REFUSAL
-from pipelines.data.tokens.chat_messages import join_turns, text_of_parts
+from pipelines.data.tokens.chat_messages import join_turns, runs, text_of_parts
 
 Message = dict[str, str]
 """{"role": system | user | assistant | tool, "content": text}, with tool_calls and tool_call_id as
@@ -46,9 +46,8 @@ class Prompt:
 
 
 def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False) -> list[Message]:
-    """Checks the `messages` of a request: roles, texts, and at the end a user's message, or the assistant's reply to
-    one, or where the model calls tools the results of calls. Several in a row of one role are one, as in training.
-    Raises InvalidPrompt.
+    """Checks the `messages` of a request: roles, texts, a message of the user, and where the model calls tools the
+    results of calls. Several in a row of one role are one, as in training. Raises InvalidPrompt.
 
     >>> parse_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
     ...     {"type": "text", "text": "Hello"}]}])
@@ -56,11 +55,9 @@ def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False
     """
     messages = [_parse_message(item, f"messages[{index}]", calls_tools) for index, item in enumerate(value)]
     _match_results(messages)
-    messages = join_turns(messages)
-    if messages[-1]["role"] == "system" or all(message["role"] != "user" for message in messages):
-        raise InvalidPrompt("messages: expected a message of the user at the end, for the model to reply to, or the "
-                            "assistant's reply to one, for the model to continue")  # fmt: skip
-    return messages
+    if all(message["role"] != "user" for message in messages):
+        raise InvalidPrompt("messages: expected a message of the user, for the model to reply to")
+    return join_turns(messages)
 
 
 def _parse_message(value: dict[str, Any], path: str, calls_tools: bool) -> Message:
@@ -124,27 +121,33 @@ def _parse_id(value: Any, path: str, name: str) -> str:
 
 
 def _match_results(messages: list[Message]) -> None:
-    """Gives each result the name of its tool. Raises InvalidPrompt for a result without a call just before it, for one
-    call with two results, and for a call without one."""
+    """Gives each result the name of its tool. Calls may stand in several messages of the assistant's, which are one.
+
+    Raises InvalidPrompt for a result without a call just before it, for one call with two results, and for a call
+    without one."""
     open_calls: dict[str, str] = {}  # name of the tool, by the id of a call without a result so far
-    for number, message in enumerate(messages):
-        if message["role"] == "tool":
-            name = open_calls.pop(message["tool_call_id"], None)
-            if name is None:
-                raise InvalidPrompt(f"messages[{number}].tool_call_id: {message['tool_call_id']} is the id of no call "
-                                    f"that waits for a result here; expected results right after the assistant's "
-                                    f"message with their calls, one for each",
-                                    f"messages[{number}].tool_call_id")  # fmt: skip
-            message["name"] = name
+    for start, end in runs(messages):
+        if messages[start]["role"] != "tool":
+            _refuse_open(open_calls, start)
+            for number in range(start, end):
+                _add_calls(open_calls, messages[number], f"messages[{number}]")
             continue
-        _refuse_open(open_calls, number)
-        for place, call in enumerate(json.loads(message.get("tool_calls", "[]"))):
-            if call["id"] in open_calls:
-                path = f"messages[{number}].tool_calls[{place}].id"
-                raise InvalidPrompt(f"{path}: {call['id']} is the id of an earlier call too; expected one of its own "
-                                    f"for each", path)  # fmt: skip
-            open_calls[call["id"]] = call["function"]["name"]
+        path, call_id = f"messages[{start}].tool_call_id", messages[start]["tool_call_id"]
+        if call_id not in open_calls:
+            raise InvalidPrompt(f"{path}: {call_id} is the id of no call that waits for a result here; expected "
+                                f"results right after the assistant's message with their calls, one for each",
+                                path)  # fmt: skip
+        messages[start]["name"] = open_calls.pop(call_id)
     _refuse_open(open_calls, len(messages))
+
+
+def _add_calls(open_calls: dict[str, str], message: Message, path: str) -> None:
+    for place, call in enumerate(json.loads(message.get("tool_calls", "[]"))):
+        if call["id"] in open_calls:
+            path = f"{path}.tool_calls[{place}].id"
+            raise InvalidPrompt(f"{path}: {call['id']} is the id of an earlier call too; expected one of its own for "
+                                f"each", path)  # fmt: skip
+        open_calls[call["id"]] = call["function"]["name"]
 
 
 def _refuse_open(open_calls: dict[str, str], number: int) -> None:

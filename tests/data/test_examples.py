@@ -25,6 +25,8 @@ MODULES = (
     "pipelines.data.dialogues.prompt_splits",
     "pipelines.data.dialogues.refusals",
     "pipelines.data.dialogues.turns",
+    "pipelines.data.tokens.chat_messages",
+    "pipelines.data.tokens.chat_system",
     "pipelines.data.dialogues.rated_replies",
     "pipelines.data.dialogues.outliers",
     "pipelines.data.dialogues.similar_texts",

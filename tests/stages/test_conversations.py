@@ -152,10 +152,10 @@ def test_replies_labelled_bad_are_set_aside_and_are_no_bad_rows(tmp_path: Path) 
 
 
 def test_columns_that_are_not_used_are_named_with_their_rows(tmp_path: Path) -> None:
-    rows = [{**talk(f"{n}?", f"{n}."), "id": n, "topic": "a", "tools": "x" if n == 3 else ""} for n in range(5)]
+    rows = [{**talk(f"{n}?", f"{n}."), "id": n, "topic": "a", "refusal": "x" if n == 3 else ""} for n in range(5)]
     made = make_of(tmp_path, [*rows, {**talk("", ""), "other": 1}], source={"group": None})
-    assert made.facts["rows/columns_not_used"] == "id (5 rows), topic (5 rows), tools (1 row)"
-    assert made.notes == ["columns not used: id (5 rows), topic (5 rows), tools (1 row)"]
+    assert made.facts["rows/columns_not_used"] == "id (5 rows), topic (5 rows), refusal (1 row)"
+    assert made.notes == ["columns not used: id (5 rows), topic (5 rows), refusal (1 row)"]
 
 
 def test_tools_are_kept_with_their_conversation(tmp_path: Path) -> None:

@@ -89,9 +89,9 @@ def test_columns_are_named_with_the_rows_in_which_they_carry_a_value(tmp_path: P
     values = [{**value, "note": note} for value, note in zip(DOCUMENTS, notes, strict=True)]
     file = rows(tmp_path / "notes.jsonl", values)
     assert files(file, "--out", tmp_path / "n.yaml")[str(file)]["columns_not_used"] == {"page": 4, "note": 1}
-    talks = rows(tmp_path / "talks.jsonl", CONVERSATIONS)
+    talks = rows(tmp_path / "talks.jsonl", [*CONVERSATIONS, {**CONVERSATIONS[0], "refusal": "I can't."}])
     facts = files(talks, "--out", tmp_path / "s.yaml")[str(talks)]
-    assert (facts["columns_used"], facts["columns_not_used"]) == ({"messages": 4}, {"url": 1})
+    assert (facts["columns_used"], facts["columns_not_used"]) == ({"messages": 5}, {"url": 2, "refusal": 1})
 
 
 def test_each_file_is_shown_with_reasons_places_and_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,10 +280,10 @@ def _prompt_text(record: Mapping[str, Any], row_format: RowFormat, column: str) 
 
 
 def _with_contexts(record: Mapping[str, Any], row_format: RowFormat, turns: list[Turn]) -> list[Turn] | Problem:
-    """A prompt of turns, what it is about at the end of the last user's turn, if only results of tools follow it."""
+    """A prompt of turns, what it is about at the end of the last user's turn, where no reply ends the prompt."""
     contexts = [record[name] for name in row_format.columns_of("context") if has_value(record[name])]
     last = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=None)
-    if not contexts or last is None or turns[-1].role not in ("user", "tool"):
+    if not contexts or last is None or turns[-1].role == "assistant":
         return turns
     text = "\n\n".join([turns[last].content, *(clean(str(value)) for value in contexts)])
     return [*turns[:last], replace(turns[last], content=text), *turns[last + 1 :]]

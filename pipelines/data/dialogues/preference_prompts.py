@@ -44,9 +44,8 @@ def _joined(
     if isinstance(columns, Problem):
         return columns
     contexts = [clean(str(record[name])) for name in row_format.columns_of("context") if has_value(record[name])]
-    systems = [turns[:1] for turns in (columns, common) if turns and turns[0].role == "system"]
-    spoken = [turn for turn in common if turn.role != "system"]
-    joined = _overlapped([turn for turn in columns if turn.role != "system"], spoken, contexts)
+    systems, (asked, spoken) = zip(*map(_without_system, (columns, common)), strict=True)
+    joined = _overlapped(asked, spoken, contexts)
     if joined is None:
         name = row_format.column("prompt")
         return Problem("sides_apart", f"the column {name!r} is not among the turns of chosen and rejected; expected "
@@ -56,6 +55,12 @@ def _joined(
     if missing:
         turns[end] = replace(turns[end], content="\n\n".join([turns[end].content, *missing]))
     return [*one_system(*systems), *turns]
+
+
+def _without_system(turns: list[Turn]) -> tuple[list[Turn], list[Turn]]:
+    """(the system's turn at the beginning, if any; the turns after it)."""
+    start = sum(turn.role == "system" for turn in turns[:1])
+    return turns[:start], turns[start:]
 
 
 def _turns_without_contexts(

@@ -56,8 +56,9 @@ FORMATS = (
 class ParsedPreferences:
     """What a row says: pairs, or one reply with a rating, which other rows with its prompt make pairs with.
 
-    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating. num_cut_before,
-    num_joined: as of ParsedPair, of the prompt and the first pair."""
+    num_beyond: pairs beyond the limit of a row. num_left_out: replies without text or rating. num_cut_before: turns
+    before the prompt's first one of the user, which were left out. num_joined: turns of the prompt and of all replies
+    that are one with the turn before them."""
 
     pairs: list[ParsedPair] = field(default_factory=list)
     rated: RatedReply | None = None
@@ -126,30 +127,27 @@ def _chosen(
             f"the chosen reply scores {scores[0]:g}, the rejected one {scores[1]:g}; expected more for the chosen one"
         )
         return Problem("scores_disagree", text, by_rule=True)
-    sides = [_replies_of(record[column]) for column in columns]
+    sides = [[_side(value, column, keep_thoughts) for value in _replies_of(record[column])] for column in columns]
     num_pairs = len(sides[0]) * len(sides[1])
     # Beside the pairs that are kept one of every reply, which says whether something is wrong with it.
     kept = islice(product(*sides), max_pairs)
     firsts = product(sides[0], sides[1][:1]), product(sides[0][:1], sides[1])
-    made: list[list[ParsedPair]] = []
+    made: list[list[ParsedPreferences]] = []
     for several in (kept, *firsts):
-        pairs = []
+        rows = []
         for chosen, rejected in several:
-            pair = _pair(record, row_format, (chosen, rejected), columns, keep_thoughts)
-            if isinstance(pair, Problem):
-                return pair
-            pairs.append(pair)
-        made.append(pairs)
-    if {normalised(pair.chosen_said) for pair in made[1]} & {normalised(pair.rejected_said) for pair in made[2]}:
+            row = _pair(record, row_format, chosen, rejected, keep_thoughts)
+            if isinstance(row, Problem):
+                return row
+            rows.append(row)
+        made.append(rows)
+    pairs, with_chosen, with_rejected = ([row.pairs[0] for row in rows] for rows in made)
+    chosen_texts = {normalised(pair.chosen_said) for pair in with_chosen}
+    if chosen_texts & {normalised(pair.rejected_said) for pair in with_rejected}:
         return _equal_sides()
-    return _of_pairs(made[0], num_pairs - len(made[0]))
-
-
-def _of_pairs(pairs: list[ParsedPair], num_beyond: int = 0) -> ParsedPreferences:
-    first = pairs[0]
-    return ParsedPreferences(
-        pairs, num_beyond=num_beyond, num_cut_before=first.num_cut_before, num_joined=first.num_joined
-    )
+    others = [turns[-1] for side in sides for turns in side[1:] if isinstance(turns, list)]
+    num_joined = made[0][0].num_joined + sum(reply.num_joined for reply in others)
+    return replace(made[0][0], pairs=pairs, num_beyond=num_pairs - len(pairs), num_joined=num_joined)
 
 
 def _equal_sides() -> Problem:
@@ -175,8 +173,8 @@ def _choice(record: Mapping[str, Any], row_format: RowFormat, keep_thoughts: boo
         is_tie = str(choice).strip().lower().startswith(TIES) or number_of(choice) in (0, 0.5)
         return Problem("tied", text, by_rule=True) if is_tie else Problem("unknown_winner", text)
     ordered = columns if winner == endings[0] else columns[::-1]
-    pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
-    return pair if isinstance(pair, Problem) else _of_pairs([pair])
+    chosen, rejected = (_side(record[column], column, keep_thoughts) for column in ordered)
+    return _pair(record, row_format, chosen, rejected, keep_thoughts)
 
 
 def _by_strength(
@@ -194,8 +192,8 @@ def _by_strength(
     if not strength:
         return Problem("tied", f"{' and '.join(names)}: neither reply is better; expected a better one", by_rule=True)
     ordered = columns if strength < 0 else columns[::-1]
-    pair = _pair(record, row_format, (record[ordered[0]], record[ordered[1]]), ordered, keep_thoughts)
-    return pair if isinstance(pair, Problem) else _of_pairs([pair])
+    chosen, rejected = (_side(record[column], column, keep_thoughts) for column in ordered)
+    return _pair(record, row_format, chosen, rejected, keep_thoughts)
 
 
 def _ending(winner: Any) -> str:
@@ -207,10 +205,10 @@ def _ending(winner: Any) -> str:
 
 
 def _pair(
-    record: Mapping[str, Any], row_format: RowFormat, sides: tuple[Any, Any], columns: list[str], keep_thoughts: bool
-) -> ParsedPair | Problem:
+    record: Mapping[str, Any], row_format: RowFormat, chosen: list[Turn] | Problem, rejected: list[Turn] | Problem,
+    keep_thoughts: bool,
+) -> ParsedPreferences | Problem:  # fmt: skip
     """The pair of two sides, which hold the prompt as well or only a reply to it."""
-    chosen, rejected = (_side(side, column, keep_thoughts) for side, column in zip(sides, columns, strict=True))
     if isinstance(chosen, Problem):
         return chosen
     if isinstance(rejected, Problem):
@@ -223,11 +221,14 @@ def _pair(
     prompt = from_first_user(whole)
     chosen, rejected = chosen[len(common) :], rejected[len(common) :]
     problem = _problem(prompt, chosen, rejected)
-    return problem or ParsedPair(
+    if problem is not None:
+        return problem
+    pair = ParsedPair(
         [turn.message for turn in prompt], chosen[0].content, rejected[0].content, chosen[0].calls, rejected[0].calls,
-        tools_of_record(record, row_format), num_turns(whole) - num_turns(prompt),
-        sum(turn.num_joined for turn in (*prompt, *chosen, *rejected)), chosen[0].refused,
+        tools_of_record(record, row_format), chosen[0].refused,
     )  # fmt: skip
+    return ParsedPreferences([pair], num_cut_before=num_turns(whole) - num_turns(prompt),
+                             num_joined=sum(turn.num_joined for turn in (*prompt, *chosen, *rejected)))  # fmt: skip
 
 
 def _same(first: Turn, second: Turn) -> bool:
@@ -278,19 +279,21 @@ def _ranked(
         return whole
     prompt = from_first_user(whole)
     messages, tools = [turn.message for turn in prompt], tools_of_record(record, row_format)
+    num_joined = sum(turn.num_joined for turn in prompt)
     replies: list[RatedReply] = []
     rated = _rated_texts(record, row_format)
     for value, rating in rated:
         turns = _side(value, row_format.column("replies") or "", keep_thoughts)
         if rating is not None and not isinstance(turns, Problem) and _reply_problem(prompt, turns) is None:
             replies.append(RatedReply(messages, turns[0].content, rating, turns[0].calls, tools))
+            num_joined += turns[0].num_joined
     if len(replies) < 2:
         text = f"{len(replies)} of {len(rated)} replies have text and a rating; expected at least two"
         return Problem("too_few_replies", text)
     pairs, num_beyond = pairs_of(replies, max_pairs)
     if not pairs:
         return Problem("tied", "all replies have one rating, or say the same; expected a better one", by_rule=True)
-    num_cut_before, num_joined = num_turns(whole) - num_turns(prompt), sum(turn.num_joined for turn in prompt)
+    num_cut_before = num_turns(whole) - num_turns(prompt)
     return ParsedPreferences(pairs, None, num_beyond, len(rated) - len(replies), num_cut_before, num_joined)
 
 

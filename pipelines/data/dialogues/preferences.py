@@ -3,8 +3,8 @@
     {id, language, source, task, rule, prompt [messages, as in conversations.py], chosen, rejected, answer,
      chosen_calls, rejected_calls, tools}
 
-A prompt ends with a user's turn or the result of a call; chosen and rejected are two replies to it, of which the chosen
-one is preferred.
+A prompt ends with a turn of the user or the system, or the result of a call; chosen and rejected are two replies to it,
+of which the chosen one is preferred.
 """
 
 from __future__ import annotations

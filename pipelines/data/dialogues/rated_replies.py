@@ -17,9 +17,7 @@ from pipelines.data.tokens.chat_messages import reply_message, said
 
 @dataclass(frozen=True)
 class ParsedPair:
-    """Two replies to a prompt, which ends with a user's turn or the result of a call. Calls, tools: as of Pair.
-    num_cut_before, num_joined: turns before the prompt's first one of the user, which were left out, and those that are
-    one with the turn before them. refused: the chosen reply stands where OpenAI's API has refusals."""
+    """Two replies to a prompt, as Pair has them. refused: the chosen reply stands where OpenAI's API has refusals."""
 
     prompt: Turns
     chosen: str
@@ -27,8 +25,6 @@ class ParsedPair:
     chosen_calls: str = ""
     rejected_calls: str = ""
     tools: str = ""
-    num_cut_before: int = 0
-    num_joined: int = 0
     refused: bool = False
 
     @property

@@ -118,8 +118,8 @@ def without_near_duplicates(
 
 
 def system_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """The text of the system's turn; empty without one."""
-    return next((turn["content"] for turn in messages if turn["role"] == "system"), "")
+    """The text of the system's turns; empty without one."""
+    return "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
 
 
 def set_duplicate_aside(rejected: RejectedRows, row_id: str, text: str) -> None:

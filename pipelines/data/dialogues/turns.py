@@ -110,13 +110,18 @@ def _joined(run: Sequence[Turn]) -> Turn:
                    refused=any(turn.refused for turn in run))  # fmt: skip
 
 
-FOLLOWING = {"": ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
-             "tool": ("assistant", "tool", "user")}  # fmt: skip
+FOLLOWING = {
+    "": ("user",),
+    "system": ("user", "assistant"),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant", "tool", "user"),
+}  # the system's may follow any but itself
 
 
 def check_turns(turns: Sequence[Turn]) -> Problem | None:
-    """The first problem of a sequence of turns: an empty turn, a late system turn, two turns in a row of one role that
-    are not one, a tool's result that no assistant's turn is before."""
+    """The first problem of a sequence of turns: an empty turn, two in a row of one role that are not one, a tool's
+    result that no assistant's turn is before."""
     last = ""
     for number, turn in enumerate(turns, 1):
         if not (turn.content or turn.calls or turn.role == "tool"):
@@ -124,7 +129,7 @@ def check_turns(turns: Sequence[Turn]) -> Problem | None:
         if not encodable([turn.content, turn.calls, turn.call_id, turn.name]):
             text = f"turn {number} ({turn.role}) holds half of a surrogate pair; expected text that UTF-8 can write"
             return Problem("half_a_character", text)
-        if turn.role not in FOLLOWING[last] and not (turn.role == "system" and number == 1):
+        if turn.role not in FOLLOWING[last] and (turn.role != "system" or last == "system"):
             expected = " or the ".join(f"{role}'s" for role in FOLLOWING[last])
             text = f"turn {number} is the {turn.role}'s; expected the {expected}, for user and assistant take turns"
             return Problem("turn_order", text)
@@ -136,7 +141,8 @@ def from_first_user(turns: Sequence[Turn]) -> list[Turn]:
     """The turns without those of the assistant, and of its tools, before the first user's: what they answer is not in
     the row, as where a long chat was cut into several."""
     first = next((position for position, turn in enumerate(turns) if turn.role == "user"), len(turns))
-    return [*(turn for turn in turns[:first] if turn.role == "system"), *turns[first:]]
+    systems = [turn for turn in turns[:first] if turn.role == "system"]
+    return [*([_joined(systems)] if systems else []), *turns[first:]]
 
 
 def num_turns(turns: Sequence[Turn]) -> int:

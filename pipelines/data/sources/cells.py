@@ -28,6 +28,7 @@ from pipelines.data.sources.column_names import (
     THOUGHT_COLUMNS,
     Column,
 )
+from pipelines.data.text.normalise import normalise
 
 GOOD_WORDS = ("true", "yes", "good", "up", "thumbs_up", "desirable", "chosen", "correct", "👍", "好", "是", "对",
               "正确")  # fmt: skip
@@ -92,20 +93,21 @@ def is_dialogue(value: Any) -> bool:
 
 
 def role_of(turn: Any) -> str:
-    """The role that a turn names, in small letters and without blanks; empty where it names none.
+    """The role that a turn names, in small letters and without blanks and invisible characters; empty where it names
+    none.
 
-    >>> role_of({"from": " Human "}), role_of({"role": None})
+    >>> role_of({"from": " Human\\u200b "}), role_of({"role": None})
     ('human', '')
     """
     role = turn.get(key_of(turn, ROLE_KEYS)) if isinstance(turn, dict) else None
-    return role.strip().lower() if isinstance(role, str) else ""
+    return normalise(role).strip().lower() if isinstance(role, str) else ""
 
 
 def ends_with_prompt(value: Any) -> bool:
-    """Whether a value is turns of which the last is the user's, or the result of a call."""
+    """Whether a value is turns of which the last is the user's, the system's, or the result of a call."""
     turns = as_turns(value)
     role = role_of(turns[-1]) if turns else ""
-    return ROLES.get(role) == "user" or role in RESULT_ROLES
+    return ROLES.get(role) in ("user", "system") or role in RESULT_ROLES
 
 
 def is_text_of_objects(value: Any) -> bool:

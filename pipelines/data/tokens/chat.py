@@ -3,8 +3,8 @@
     messages ──template──► text ──special tokens from the template only──► ids + loss mask
 
 Training, PPO, evaluation and serving all render through `Chat`. Where a message contains <|im_end|>, it gets the tokens
-of those characters, never the special token: only the template writes special tokens. A template that takes no system
-turn gets its text at the beginning of the first user's turn, everywhere alike.
+of those characters, never the special token: only the template writes special tokens. A system turn that the template
+does not take where it stands is the user's, everywhere alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import numpy as np
 from pipelines.data.tokens import chat_template
 from pipelines.data.tokens.chat_calls import MARK, CallStyle, broken_texts, call_style, uses_tools, with_calls
 from pipelines.data.tokens.chat_encoding import RenderedEncoder
-from pipelines.data.tokens.chat_messages import Message, fold_system
+from pipelines.data.tokens.chat_messages import Message
+from pipelines.data.tokens.chat_system import SystemTurns, system_turns
 from pipelines.data.tokens.chat_thoughts import Concealment, visible
 from pipelines.data.tokens.thoughts import CLOSE, OPEN, after_opening, is_half, opens_thought, thought_of
 from pipelines.data.tokens.tokenizing import Encoder
@@ -169,17 +170,13 @@ class Chat:
         return visible(self._encoder.decode(ids), self.concealment).strip()
 
     @cached_property
-    def folds_system(self) -> bool:
-        """Whether the template refuses a system turn, or leaves out its text, so that it is folded into the user's."""
-        user, marker = {"role": "user", "content": "hello"}, "0x5e"
-        with_system = _attempt(self.render, [{"role": "system", "content": marker}, user], reply=True)
-        if isinstance(with_system, str):
-            return marker not in with_system
-        return isinstance(_attempt(self.render, [user], reply=True), str)
+    def system_turns(self) -> SystemTurns:
+        """The system turns that the template takes; the others are folded into the user's."""
+        return system_turns(lambda messages: self._text_or_none(messages, reply=True))
 
     def folds(self, messages: Sequence[Message]) -> bool:
         """Whether a system turn of these messages is folded into a user's turn."""
-        return any(message["role"] == "system" for message in messages) and self.folds_system
+        return self.system_turns.folded(messages) is not messages
 
     def leaves_out_text(self, messages: Sequence[Message]) -> bool:
         """Whether the template leaves out the text of a turn of these messages that also calls a tool."""
@@ -209,12 +206,7 @@ class Chat:
     @cached_property
     def call_style(self) -> CallStyle | None:
         """How the template takes calls of tools and their results; None where it writes none."""
-
-        def rendered(messages: Sequence[Mapping[str, Any]]) -> str | None:
-            text = _attempt(self.render, messages)
-            return text if isinstance(text, str) else None
-
-        return call_style(rendered, self.turn_end)
+        return call_style(self._text_or_none, self.turn_end)
 
     @cached_property
     def concealment(self) -> Concealment:
@@ -254,15 +246,19 @@ class Chat:
         turn_end_id = cast(int, self.encoder.tokenizer.token_to_id(self.turn_end))
         return tuple(dict.fromkeys((turn_end_id, self.encoder.eos_id)))
 
+    def _text_or_none(self, messages: Sequence[Mapping[str, Any]], *, reply: bool = False) -> str | None:
+        """Renders messages; None where the template refuses them."""
+        text = _attempt(self.render, messages, reply=reply)
+        return text if isinstance(text, str) else None
+
     def _prepared(self, messages: Sequence[Message]) -> list[Mapping[str, Any]]:
-        """Messages as the template gets them: system turns folded where it takes none, special tokens broken.
+        """Messages as the template gets them: system turns folded that it does not take, special tokens broken.
 
         Raises CallsRefusal where tools are called, and the template does not write that."""
-        folded = fold_system(messages) if self.folds(messages) else messages
         prepared: list[Message] = [
             {**each, **{key: self._encoder.broken(each[key]) for key in ("tool_call_id", "name") if key in each},
              "content": self._encoder.broken(each["content"], is_reply=each["role"] == "assistant")}
-            for each in folded
+            for each in self.system_turns.folded(messages)
         ]  # fmt: skip
         if not uses_tools(messages):
             return [*prepared]

@@ -1,8 +1,6 @@
-"""Messages before a chat template renders them: the text of a message's parts, and where a system turn goes.
+"""Messages before a chat template renders them: the text of a message's parts, and which messages are one turn.
 
     [{"type": "text", "text": …}, …] ──text_of_parts──► text
-    system, user, assistant, … ──fold_system──► user (system's text, blank line, user's text), assistant, …
-
     user, user, assistant, … ──join_turns──► user (both texts), assistant, …
 
 Training and serving both use these functions, so that one conversation has the same tokens in both.
@@ -104,23 +102,3 @@ def text_of_parts(parts: Sequence[Any]) -> str | None:
     """
     texts = [text_of_part(part) for part in parts]
     return None if None in texts else join_parts([text for text in texts if text is not None])
-
-
-def fold_system(messages: Sequence[Message]) -> list[Message]:
-    """The messages without system turns: the text of each, and a blank line, begin the next user's turn; where none
-    follows, it is a user's turn.
-
-    >>> fold_system([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
-    [{'role': 'user', 'content': 'Be brief.\\n\\nWhy?'}]
-    """
-    folded: list[Message] = []
-    waiting: list[str] = []
-    for message in messages:
-        if message["role"] == "system":
-            waiting.append(message["content"])
-        elif message["role"] == "user" and waiting:
-            folded.append({**message, "content": "\n\n".join([*waiting, message["content"]])})
-            waiting = []
-        else:
-            folded.append(message)
-    return [*folded, {"role": "user", "content": "\n\n".join(waiting)}] if waiting else folded

@@ -1,4 +1,4 @@
-"""What a chat template does to the rows of a stage: rows that it refuses, and system turns that it does not take.
+"""What a chat template does to the rows of a stage: rows that it refuses, and system turns that are the user's for it.
 
 Counted over a stage and told once: rows are set aside one by one, and only where none is left the stage stops.
 """
@@ -72,7 +72,7 @@ class TemplateRows:
         notes: list[str] = []
         if self.folded:
             notes.append(f"{self.folded:,} of {self.total:,} {self.rows} have a system turn, which the model's chat "
-                         f"template does not take: its text begins the user's turn, as it will when the model is "
+                         f"template does not take: its text is the user's, as it will be when the model is "
                          f"served")  # fmt: skip
         if self.without_tools:
             notes.append(f"{self.without_tools:,} of {self.total:,} {self.rows} have tools, which are not used: the "

@@ -79,7 +79,6 @@ def test_turns_after_the_last_reply_are_cut_and_counted() -> None:
         ({"turns": ["Name a bird.", "And another."]}, "no_turn", "turn 1 holds text"),  # two prompts, as MT-Bench has
         ({"prompt": "a", "response": float("nan")}, "no_reply", "column 'response' holds a number"),
         ({"messages": [*HELLO, {**HELLO[1], "weight": 0.5}]}, "turn_order", "turn 3 is the assistant's; expected"),
-        ({"messages": [*HELLO, SYSTEM, *HELLO]}, "turn_order", "turn 3 is the system's"),
         ({"instruction": "a", "output": "b", "history": "c"}, "no_turn", "'history' holds text"),
         ({"instruction": "a", "output": "b", "history": [["c"]]}, "no_turn", "history, entry 1"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "not_a_conversation", "rows: preferences"),

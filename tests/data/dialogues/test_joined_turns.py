@@ -9,6 +9,7 @@ import pytest
 from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
 from pipelines.data.dialogues.outliers import OutlierRules
 from pipelines.data.dialogues.preference_records import ParsedPreferences, parse_preferences
+from pipelines.data.dialogues.source_rows import system_text
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.record_formats import columns_not_used
 from serve.gateway.conversation import parse_messages
@@ -19,12 +20,15 @@ def turn(role: str, content: str | None, **more: Any) -> dict[str, Any]:
 
 
 ASK, REPLY = turn("user", "Why?"), turn("assistant", "It floats.")
+BRIEF = turn("system", "Be brief.")
 CALL = [{"id": "1", "type": "function", "function": {"name": "tide", "arguments": "{}"}}]
 SEVERAL = [
     ([turn("system", "Be kind."), turn("system", "Be brief."), ASK, REPLY], 1, ["Be kind.\nBe brief."]),
     ([turn("user", "Hi"), turn("user", "Are you there?"), turn("user", "?"), REPLY], 2, ["Hi\nAre you there?\n?"]),
     ([ASK, REPLY, turn("assistant", "It is light.")], 1, ["Why?", "It floats.\nIt is light."]),
     ([ASK, REPLY, turn("assistant", "Is it?"), ASK, ASK, REPLY], 2, ["Why?", "It floats.\nIs it?", "Why?\nWhy?"]),
+    ([turn("system", "Be kind."), ASK, REPLY, BRIEF, ASK, REPLY], 0, ["Be kind.", "Why?", "It floats.", "Be brief."]),
+    ([ASK, BRIEF, BRIEF, REPLY, ASK, BRIEF, ASK, REPLY], 1, ["Why?", "Be brief.\nBe brief.", "It floats."]),
 ]
 
 
@@ -42,6 +46,48 @@ def test_turns_in_a_row_are_one_in_training_as_in_serving(
     chosen = pair.pairs[0]
     assert chosen.prompt == parsed.messages[:-1] and chosen.chosen == parsed.messages[-1]["content"]
     assert pair.num_joined >= num_joined
+    *prompt, _ = messages
+    columns = {"prompt": prompt, "chosen": messages, "rejected": [*prompt, {**last, "content": "No."}]}
+    assert last is not REPLY or parse_preferences(columns) == pair
+
+
+def test_the_systems_turns_before_the_first_user_are_one() -> None:
+    parsed = parse_conversation({"messages": [turn("system", "Be kind."), REPLY, BRIEF, ASK, REPLY]})
+    assert isinstance(parsed, ParsedConversation) and parsed.num_cut_before == 1
+    assert parsed.messages == [turn("system", "Be kind.\nBe brief."), ASK, REPLY]
+
+
+def test_rows_that_differ_in_a_late_system_turn_are_no_repeats() -> None:
+    rows = [[ASK, REPLY, turn("system", text), ASK, REPLY] for text in ("Be kind.", "Be brief.")]
+    assert len({system_text(row) for row in rows}) == 2
+
+
+def test_joined_turns_of_all_replies_of_a_row_count() -> None:
+    several = [[turn("assistant", f"{number}."), turn("assistant", "Yes.")] for number in range(3)]
+    rated = {"prompt": [ASK, ASK], "responses": several, "scores": [1, 2, 3]}
+    texts = [f"\n\nHuman: Why?\n\nHuman: Why?\n\nAssistant: {n}.\n\nAssistant: Yes." for n in range(3)]
+    for record, num_pairs in ((rated, 3), ({"chosen": texts[0], "rejected": texts[1:]}, 2)):
+        parsed = parse_preferences(record)
+        assert isinstance(parsed, ParsedPreferences) and (len(parsed.pairs), parsed.num_joined) == (num_pairs, 4)
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u2060", "\u00a0", " \t"])
+def test_a_role_may_have_blanks_and_invisible_characters_around_it(blank: str) -> None:
+    record = {"messages": [{**each, "role": f"{blank}{each['role']}{blank}"} for each in (BRIEF, ASK, REPLY)]}
+    parsed = parse_conversation(record)
+    assert isinstance(parsed, ParsedConversation) and parsed.messages == [BRIEF, ASK, REPLY]
+    assert columns_not_used(record, "conversations") == ()
+
+
+def test_calls_in_turns_of_their_own_are_one_turn_in_training_as_in_serving() -> None:
+    second = [{**CALL[0], "id": "2"}]
+    calls = [turn("assistant", None, tool_calls=CALL), turn("assistant", "", tool_calls=second)]
+    messages = [ASK, *calls, turn("tool", "6", tool_call_id="1"), turn("tool", "7", tool_call_id="2"), REPLY]
+    parsed = parse_conversation({"messages": messages})
+    assert isinstance(parsed, ParsedConversation) and parsed.num_joined == 0
+    served = parse_messages(messages, calls_tools=True)
+    assert [{k: v for k, v in each.items() if k != "name"} for each in served] == parsed.messages
+    assert [each.get("name") for each in served[2:4]] == ["tide", "tide"]
 
 
 def test_thoughts_of_replies_in_a_row_open_the_one_reply() -> None:

@@ -13,8 +13,9 @@ from transformers import AutoTokenizer
 
 from pipelines.data.tokens import chat_format
 from pipelines.data.tokens.chat import Chat, Rendered, TemplateRefusal
-from pipelines.data.tokens.chat_messages import Message, fold_system, text_of_parts
+from pipelines.data.tokens.chat_messages import Message, text_of_parts
 from pipelines.data.tokens.chat_refusals import TemplateRows
+from pipelines.data.tokens.chat_system import fold_system
 from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE, GrowingReply, visible
 from pipelines.errors import UserError
 from tests.data.tokens.test_chat import TEMPLATES
@@ -309,11 +310,34 @@ def test_a_system_turn_stays_where_the_template_takes_it(tiny: Tiny) -> None:
     assert not Chat.open(tiny.first).folds([SYSTEM, ASK])
 
 
-def test_every_system_turn_is_folded() -> None:
+def test_every_system_turn_is_folded_where_it_stands() -> None:
     late = {"role": "system", "content": "Be brief."}
     folded = fold_system([SYSTEM, ASK, reply("Six."), late])
     assert [message["content"] for message in folded] == ["Answer like a pilot.\n\nWhen?", "Six.", "Be brief."]
     assert [message["role"] for message in folded] == ["user", "assistant", "user"]
+    folded = fold_system([ASK, late, reply("Six."), late, AGAIN])
+    assert [message["content"] for message in folded] == ["When?\n\nBe brief.", "Six.", "Be brief.\n\nSure?"]
+
+
+@pytest.mark.parametrize(
+    ("template", "takes"),
+    [("qwen2_5", (True, True)), ("llama3_1", (True, True)), ("qwen3_5_nothink", (True, False)),
+     ("qwen3_vl", (True, False)), ("gptoss", (True, False)), ("deepseekv3", (True, False)), ("gemma3", (True, False)),
+     ("gemma", (False, False))],
+)  # fmt: skip
+def test_a_late_system_turn_is_folded_where_a_template_refuses_drops_or_moves_it(
+    tiny: Tiny, tmp_path: Path, template: str, takes: tuple[bool, bool]
+) -> None:
+    chat = chat_with(tiny, tmp_path, published(template))
+    late, messages = {"role": "system", "content": "Be brief."}, [SYSTEM, ASK, reply("Six.")]
+    assert (chat.system_turns.first, chat.system_turns.late) == takes
+    assert chat.folds([*messages, late, AGAIN]) == (takes != (True, True))
+    assert chat.folds(messages) == (not takes[0]) and not chat.folds(messages[1:])
+    folded = {"role": "user", "content": "Be brief.\n\nSure?"}
+    after = [late, AGAIN] if takes[1] else [folded]
+    assert chat.prompt([*messages, late, AGAIN]) == chat.prompt([*messages, *after])
+    text = chat.encoder.tokenizer.decode(chat.prompt([*messages, late, AGAIN]))
+    assert text.index("Six.") < text.index("Be brief.") < text.index("Sure?")
 
 
 # ---- rows that a template refuses ------------------------------------------------------------------------------------

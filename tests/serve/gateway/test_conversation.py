@@ -77,7 +77,7 @@ INVALID: list[tuple[Any, str]] = [
     ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content"),
     ([{"role": "user", "content": "\ud800"}], "messages[0].content"),
     ([{"role": "assistant", "content": "y"}], "messages"),
-    ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "messages"),
+    ([{"role": "system", "content": "y"}], "messages"),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.data.dialogues.conversation_records import ParsedConversation, parse_conversation
+from pipelines.data.tokens import chat_format
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_thoughts import ALL_VISIBLE
 from serve.gateway.asgi import ApiError
@@ -54,6 +55,9 @@ def prompt_ids(request: GenerationRequest) -> list[int]:
 ROWS: list[dict[str, Any]] = [
     {"messages": [*HELLO, {"role": "assistant", "content": "Hi."}]},
     {"messages": [{"role": "system", "content": "Be brief."}, *HELLO, {"role": "assistant", "content": "Hi."}]},
+    {"messages": [{"role": "system", "content": "Be kind."}, *HELLO, {"role": "assistant", "content": "Hi."},
+                  {"role": "system", "content": "Be brief."}, *HELLO, {"role": "assistant", "content": "Hi."}]},
+    {"messages": [*HELLO, {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Hi."}]},
     {"messages": [
         {"role": "user", "content": [{"type": "text", "text": "Name this bird."}, {"type": "text", "text": "蓝色。"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "A jay,"}, {"type": "text", "text": "I think."}]},
@@ -63,13 +67,15 @@ ROWS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("template", ["ours", "no system", "empty thought"])
-@pytest.mark.parametrize("row", ROWS, ids=["plain", "system", "parts"])
+@pytest.mark.parametrize(
+    "template", ["ours", "no system", "empty thought", "qwen2_5", "qwen3_vl", "qwen3_5_nothink", "gemma", "deepseekv3"]
+)
+@pytest.mark.parametrize("row", ROWS, ids=["plain", "system", "late system", "system after a user", "parts"])
 def test_a_prompt_served_has_the_tokens_that_training_has(
     tiny: Tiny, tmp_path: Path, template: str, row: dict[str, Any]
 ) -> None:
-    source = {"no system": NO_SYSTEM, "empty thought": EMPTY_THOUGHT}.get(template)
-    chat = chat_with(tiny, tmp_path, source) if source else Chat.open(tiny.first)
+    sources = {"ours": chat_format.TEMPLATE, "no system": NO_SYSTEM, "empty thought": EMPTY_THOUGHT}
+    chat = chat_with(tiny, tmp_path, sources.get(template) or published(template))
     conversation = parse_conversation(row)
     assert isinstance(conversation, ParsedConversation)
     rendered = chat.conversation(conversation.messages)
@@ -78,6 +84,8 @@ def test_a_prompt_served_has_the_tokens_that_training_has(
     ]
     request = prepared(tiny, CHAT, chat, messages=row["messages"][:-1])
     assert prompt_ids(request) == rendered.ids[:begin].tolist()
+    text = chat.encoder.tokenizer.decode(prompt_ids(request))
+    assert all(message["content"] in text for message in row["messages"] if message["role"] == "system")
 
 
 # ---- lengths ---------------------------------------------------------------------------------------------------------

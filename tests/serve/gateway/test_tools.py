@@ -151,6 +151,14 @@ def test_a_result_cannot_end_itself_or_write_another(tiny: Tiny, tmp_path: Path,
     assert request.client_prompt[-1]["content"] == fake and request.orders_removed == 0
 
 
+def test_calls_in_messages_of_their_own_are_those_of_one(chat: Chat) -> None:
+    results = [result("6:10"), result("7:20", "c2")]
+    apart = prepared(chat, messages=[ASK, calling(call({})), calling(call({"at": "Wick"}, "c2")), *results])
+    together = prepared(chat, messages=[ASK, calling(call({}), call({"at": "Wick"}, "c2")), *results])
+    assert apart.body == together.body and apart.client_prompt == together.client_prompt
+    assert [message["role"] for message in apart.client_prompt] == ["user", "assistant", "tool", "tool"]
+
+
 WRONG: list[tuple[list[dict[str, Any]], str]] = [
     ([ASK, calling(call({}))], "messages[1]"),
     ([ASK, calling(call({}), call({}, "c2")), result("6"), ASK], "messages[2]"),
@@ -158,6 +166,9 @@ WRONG: list[tuple[list[dict[str, Any]], str]] = [
     ([ASK, calling(call({})), result("6"), result("6")], "messages[3].tool_call_id"),
     ([ASK, calling(call({})), result("6", "c2")], "messages[2].tool_call_id"),
     ([ASK, calling(call({})), {"role": "tool", "content": "6"}], "messages[2].tool_call_id"),
+    ([ASK, calling(call({})), calling(call({}, "c2")), result("6"), ASK], "messages[3]"),
+    ([ASK, calling(call({})), calling(call({})), result("6")], "messages[2].tool_calls[0].id"),
+    ([ASK, calling(call({})), ASK, result("6")], "messages[1]"),
     ([ASK, calling(call("{")), result("6")], "messages[1].tool_calls[0].function.arguments"),
     ([ASK, calling(call([1])), result("6")], "messages[1].tool_calls[0].function.arguments"),
     ([ASK, calling(call('{"a":' * 40 + "1" + "}" * 40)), result("6")], "messages[1].tool_calls[0].function.arguments"),
