@@ -207,15 +207,17 @@ def with_persona(messages: Sequence[Message], persona: str | None) -> list[Messa
 
 
 def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """Splits off the system message, if any, and groups the rest into turns, each of which begins with a user's message
-    (the first may lack one)."""
+    """Splits off the system message at the beginning, if any, and groups the rest into turns, each of which begins with
+    a user's message, or with the system's just before it (the first may lack one)."""
     system = [message for message in messages[:1] if message["role"] == "system"]
     turns: list[list[Message]] = []
     for message in messages[len(system) :]:
-        if message["role"] == "user" or not turns:
-            turns.append([])
-        turns[-1].append(message)
-    return system, turns
+        if message["role"] != "user" and turns:
+            turns[-1].append(message)
+            continue
+        before = [turns[-1].pop()] if turns and turns[-1][-1]["role"] == "system" else []
+        turns.append([*before, message])
+    return system, [turn for turn in turns if turn]
 
 
 def fit_prompt(

@@ -247,7 +247,7 @@ def _goes_on(fields: ChatFields, messages: list[Message]) -> bool:
     if not is_reply and (goes_on or new_turn is False):
         name = "continue_final_message" if goes_on else "add_generation_prompt"
         raise ApiError(400, f"{name}: goes on with the assistant's message at the end, but the last message is the "
-                       f"user's; expected the begun reply after it", param=name)  # fmt: skip
+                       f"{messages[-1]['role']}'s; expected the begun reply after it", param=name)  # fmt: skip
     return is_reply and not new_turn and goes_on is not False
 
 

@@ -300,14 +300,17 @@ def with_system(record: Mapping[str, Any], row_format: RowFormat, turns: list[Tu
 def one_system(*parts: list[Turn]) -> list[Turn]:
     """The turns of all parts. The system's turns that parts begin with are one, at the beginning: what one of them says
     that another one does not stands in a paragraph of its own."""
-    texts: list[str] = []
+    systems: list[Turn] = []
     turns: list[Turn] = []
     for part in parts:
-        is_first = bool(part) and part[0].role == "system"
-        if is_first and not any(has_lines(text, part[0].content) for text in texts):
-            texts = [*(text for text in texts if not has_lines(part[0].content, text)), part[0].content]
-        turns += part[1:] if is_first else part
-    return [Turn("system", "\n\n".join(texts)), *turns] if texts else turns
+        first = part[0] if part and part[0].role == "system" else None
+        if first is not None and not any(has_lines(each.content, first.content) for each in systems):
+            systems = [*(each for each in systems if not has_lines(first.content, each.content)), first]
+        turns += part if first is None else part[1:]
+    if not systems:
+        return turns
+    text = "\n\n".join(each.content for each in systems)
+    return [replace(systems[0], content=text, num_joined=sum(each.num_joined for each in systems)), *turns]
 
 
 def has_lines(text: str, part: str) -> bool:

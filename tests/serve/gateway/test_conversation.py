@@ -62,6 +62,15 @@ def test_a_turn_is_a_user_message_with_all_replies_to_it() -> None:
     assert [[message["role"] for message in turn] for turn in turns] == [roles[:1], roles[1:4], roles[4:]]
 
 
+def test_a_late_system_message_goes_with_the_users_after_it_or_else_before_it() -> None:
+    roles = ["system", "user", "assistant", "system", "user", "system", "assistant", "user", "system"]
+    system, turns = split_turns([{"role": role, "content": "x"} for role in roles])
+    assert [message["role"] for message in system] == roles[:1]
+    assert [[message["role"] for message in turn] for turn in turns] == [roles[1:3], roles[3:7], roles[7:]]
+    user, late = {"role": "user", "content": "x"}, {"role": "system", "content": "y"}
+    assert parse_messages([user, late])[-1] == late
+
+
 def test_a_system_message_replaces_the_persona() -> None:
     messages = [{"role": "user", "content": "who are you?"}]
     assert with_persona(messages, "You are Rayse.")[0] == {"role": "system", "content": "You are Rayse."}
