@@ -68,7 +68,8 @@ ROWS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    "template", ["ours", "no system", "empty thought", "qwen2_5", "qwen3_vl", "qwen3_5_nothink", "gemma", "deepseekv3"]
+    "template",
+    ["ours", "no system", "empty thought", "qwen2_5", "qwen3_vl", "qwen3_5_nothink_training", "gemma", "deepseekv3"],
 )
 @pytest.mark.parametrize("row", ROWS, ids=["plain", "system", "late system", "system after a user", "parts"])
 def test_a_prompt_served_has_the_tokens_that_training_has(
