@@ -9,6 +9,7 @@ never left out.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +78,7 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
             continue  # it says nothing
         turns.append(turn)
     marks = [(turn.learnt, turn.weight) for turn in turns]  # one turn has one weight
-    return [_joined(turns[start:end]) for start, end in runs([turn.message for turn in turns], marks)]
+    return _with_tool_names([_joined(turns[start:end]) for start, end in runs([turn.message for turn in turns], marks)])
 
 
 def is_transcript(value: Any) -> TypeGuard[str]:
@@ -108,6 +109,21 @@ def _joined(run: Sequence[Turn]) -> Turn:
     num_joined = sum(turn.content != "" for turn in run[1:])
     return replace(run[0], content=message["content"], calls=message.get("tool_calls", ""), num_joined=num_joined,
                    refused=any(turn.refused for turn in run))  # fmt: skip
+
+
+def _with_tool_names(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with the tool's name at results without it, for templates that write it: of the call with the result's
+    id, or, where it has none, of the first call without a result. A server names them alike."""
+    named: list[Turn] = []
+    calls: list[dict[str, Any]] = []
+    for turn in turns:
+        if turn.role != "tool":
+            calls = json.loads(turn.calls or "[]")
+        elif (call := next((each for each in calls if turn.call_id in ("", each.get("id"))), None)) is not None:
+            calls.remove(call)
+            turn = replace(turn, name=turn.name or call["function"]["name"])
+        named.append(turn)
+    return named
 
 
 FOLLOWING = {

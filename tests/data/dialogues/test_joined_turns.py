@@ -86,7 +86,7 @@ def test_calls_in_turns_of_their_own_are_one_turn_in_training_as_in_serving() ->
     parsed = parse_conversation({"messages": messages})
     assert isinstance(parsed, ParsedConversation) and parsed.num_joined == 0
     served = parse_messages(messages, calls_tools=True)
-    assert [{k: v for k, v in each.items() if k != "name"} for each in served] == parsed.messages
+    assert served == parsed.messages
     assert [each.get("name") for each in served[2:4]] == ["tide", "tide"]
 
 

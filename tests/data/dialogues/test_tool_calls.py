@@ -21,9 +21,9 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def said_with(calls: list[dict[str, Any]], *results: dict[str, str], content: str = "") -> list[dict[str, str]]:
-    """HELLO's prompt, a turn with calls, their results, and the reply."""
+    """HELLO's prompt, a turn with calls, their results, of the tool `tide` where they do not say, and the reply."""
     turn = {"role": "assistant", "content": content, "tool_calls": json.dumps(calls, ensure_ascii=False)}
-    return [HELLO[0], turn, *({"role": "tool", **result} for result in results), AT_SIX]
+    return [HELLO[0], turn, *({"role": "tool", "name": "tide", **result} for result in results), AT_SIX]
 
 
 XLAM_TOOL = {"name": "tide", "parameters": {"port": {"type": "str", "default": "Wick"}}}
@@ -69,8 +69,8 @@ IDS = [{"id": "c1", **CALL}, {"id": "c2", "type": "function", "function": {"name
             [{"role": "assistant", "content": "I look.", "tool_calls": IDS},
              {"role": "tool", "tool_call_id": "c2", "content": {"knots": 3}},
              {"role": "tool", "tool_call_id": "c1", "content": ""}],
-            said_with(IDS, {"content": '{"knots": 3}', "tool_call_id": "c2"}, {"content": "", "tool_call_id": "c1"},
-                      content="I look."),
+            said_with(IDS, {"content": '{"knots": 3}', "tool_call_id": "c2", "name": "wind"},
+                      {"content": "", "tool_call_id": "c1"}, content="I look."),
         ),
     ],
 )  # fmt: skip
@@ -96,6 +96,21 @@ def test_calls_of_sharegpt_are_turns_of_their_own() -> None:
     two = from_value(*calls, *results, ("gpt", "At six."))
     expected = said_with([CALL, CALL], {"content": "6"}, {"content": "7"}, content="I look.")
     assert parse_conversation(two) == ParsedConversation(expected)
+
+
+def test_results_get_the_names_of_their_tools() -> None:
+    no_ids = [{key: value for key, value in call.items() if key != "id"} for call in IDS]
+    for calls, results, names in (
+        (no_ids, [{}, {}], ["tide", "wind"]),  # in the order of the calls
+        (IDS, [{"tool_call_id": "c2"}, {}], ["wind", "tide"]),
+        (IDS, [{"name": "sea", "tool_call_id": "c1"}, {"tool_call_id": "c2"}], ["sea", "wind"]),
+        (IDS, [{"tool_call_id": "c3"}, {"tool_call_id": "c1"}, {"tool_call_id": "c1"}], [None, "tide", None]),
+    ):
+        turns = [{"role": "assistant", "content": "", "tool_calls": calls},
+                 *({"role": "tool", "content": "6", **result} for result in results)]  # fmt: skip
+        parsed = parse_conversation({"messages": [HELLO[0], *turns, AT_SIX]})
+        assert isinstance(parsed, ParsedConversation)
+        assert [message.get("name") for message in parsed.messages if message["role"] == "tool"] == names
 
 
 def test_a_call_without_a_result_ends_a_conversation() -> None:
