@@ -187,20 +187,22 @@ class Writer:
         if not missing:
             return
         num_done, batch = num_before + len(keys) - len(missing), dict[str, ChatAnswer]()
+        progress.update(num_done, self.requests.max_requests, "requests")
 
         def on_answer(position: int, answer: ChatAnswer) -> None:
             nonlocal num_done
             key = keys[missing[position]]
             num_done += 1
-            if self.endpoint is None:
+            if self.endpoint is None:  # all at once: only the last of the counts is worth a line
                 batch[key] = answer
-            else:
-                known.add({key: answer})
+                return
+            known.add({key: answer})
             progress.update(num_done, self.requests.max_requests, "requests")
 
         self.backend.answer([requests[index] for index in missing], sampling, on_answer)
         if batch:
             known.add(batch)
+            progress.update(num_done, self.requests.max_requests, "requests")
 
     def _check_refusals(self, answers: Sequence[ChatAnswer]) -> None:
         """Raises UserError where an endpoint has refused all requests so far, and keeps none of its refusals: the same

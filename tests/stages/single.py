@@ -19,12 +19,14 @@ from pipelines.store.artifacts import Artifact, Draft, Manifest, Store
 
 @dataclass
 class ProgressNotes:
-    """Progress that keeps its notes and checks that no update is beyond its total."""
+    """Progress that keeps its notes and counts, and checks that no update is beyond its total."""
 
     notes: list[str] = field(default_factory=list)
+    counts: list[float] = field(default_factory=list)
 
     def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
         assert done <= total
+        self.counts.append(done)
 
     def note(self, text: str) -> None:
         self.notes.append(text)

@@ -78,6 +78,20 @@ def test_instructions_are_new_and_say_where_they_are_from(tmp_path: Path, endpoi
     assert made.facts["augment/reply_tokens"] == 5 * len(endpoint.bodies)
 
 
+def test_an_answer_without_numbers_is_an_instruction_where_one_is_requested(
+    tmp_path: Path, endpoint: ChatEndpoint
+) -> None:
+    def reply(prompt: str) -> str:
+        return write(prompt).partition("1. ")[2].partition("\n")[0] if "new tasks" in prompt else write(prompt)
+
+    endpoint.reply = reply
+    one = augment(tmp_path, endpoint, instructions_per_request=1)
+    assert one.facts["augment/kept"] == 6 and "augment/dropped_no_list" not in one.facts
+    four = augment(tmp_path, endpoint, max_requests=40)
+    assert four.facts["augment/dropped_no_list"] and four.facts["augment/kept_zh"]
+    assert "augment/kept_en" not in four.facts
+
+
 def test_the_same_bytes_again_whatever_the_order_of_answers(tmp_path: Path, endpoint: ChatEndpoint) -> None:
     one, other = augment(tmp_path, endpoint, cluster={"concurrency": 1}), augment(tmp_path, endpoint)
     assert one.digests == other.digests

@@ -15,7 +15,7 @@ from pipelines.writers.requests import ChatAnswer
 from pipelines.writers.writer import Requests, Writer
 from tests import tiny_models
 from tests.stages.preference_work import without_template
-from tests.stages.single import work_of
+from tests.stages.single import ProgressNotes, work_of
 from tests.tiny_models import CONTEXT, Tiny
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("json", "a path and a name", "写一首诗", "why " * CONTEXT)]
@@ -44,6 +44,16 @@ def test_answers_are_those_of_transformers(tmp_path: Path, tiny: Tiny, evaluator
         assert answer.prompt_tokens == len(tokens)
         assert answer.finish == ("stop" if reply[-1] in chat.stop_ids and answer.text else answer.finish)
     assert too_long.finish == "prompt_too_long" and str(CONTEXT - 8) in too_long.detail
+
+
+def test_progress_shows_a_batch_that_begins_and_whole_ones(tmp_path: Path, tiny: Tiny, evaluator: Evaluator) -> None:
+    """A line of the log is written at most every 15 s: the first answer of a batch must not take it."""
+    work = work_of("augment", tmp_path, model=tiny.first, evaluator=evaluator, cluster=ENGINE)
+    writer = Writer.open(Requests(work, "augment", 100), None, context=CONTEXT)
+    prompts = [PROMPTS[0]] * (writer.backend.batch + 1)
+    writer.answers(prompts, Sampling(0.0, max_new_tokens=1))
+    assert isinstance(work.progress, ProgressNotes)
+    assert sorted({*work.progress.counts}) == [0, writer.backend.batch, len(prompts)]
 
 
 def test_a_batch_that_a_kill_cut_off_is_answered_as_before(tmp_path: Path, tiny: Tiny, evaluator: Evaluator) -> None:

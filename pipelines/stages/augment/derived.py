@@ -31,8 +31,10 @@ def rewrites(augmentation: Augmentation) -> None:
         original = seed.messages[-back]["content"]
         if normalised(texts[0]) == normalised(original):
             return Problem("unchanged", "says the same in the same words; expected other words")
-        if row_language(texts[0], "auto") != row_language(original, "auto"):
-            return Problem("language", f"is in another language than the seed, {language_name(seed.language)}")
+        actual, expected = row_language(texts[0], "auto"), row_language(original, "auto")
+        if actual != expected:
+            return Problem("language", f"is in {language_name(actual)}; the {options.rewrite} of the seed is in "
+                                       f"{language_name(expected)}")  # fmt: skip
         messages = [dict(turn) for turn in seed.messages]
         messages[-back]["content"] = texts[0]
         return messages

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.data.dialogues import similar_texts
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.dialogues.synthetic.instructions import (
+    ITEM,
     draw_examples,
     instruction_problem,
     numbered,
@@ -114,11 +115,18 @@ def _candidates(augmentation: Augmentation, examples: Examples, num_requests: in
 
 
 def _instructions_of(augmentation: Augmentation, answer: ChatAnswer) -> list[str] | Problem:
-    """The instructions in an answer: of one that is cut off all but the last."""
-    text = text_of(answer, partly=True)
+    """The instructions in an answer: of one that is cut off all but the last, and the whole text of one that has no
+    numbers where a single instruction was requested."""
+    text, number = text_of(answer, partly=True), augmentation.work.options.instructions_per_request
     if isinstance(text, Problem):
         return text
-    items = parse_list(text, cut_off=answer.finish == LENGTH)
+    is_cut_off = answer.finish == LENGTH
+    if ITEM.search(text):
+        items = parse_list(text, cut_off=is_cut_off)
+    elif number == 1:
+        items = [] if is_cut_off else [text]
+    else:
+        return Problem("no_list", f"a text without numbers; expected {number} numbered instructions")
     return items or Problem("cut_off", "no instruction that is whole; expected at least one within max_new_tokens")
 
 

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 
 from pipelines.data.sources.bad_rows import Problem, row_language
 
-ITEM = re.compile(r"^[ \t]*(?:\*\*)?(?:task|任务)?[ \t]*(\d{1,3})[ \t]*[.)、．:：][ \t]*", re.IGNORECASE | re.MULTILINE)
+ITEM = re.compile(
+    r"^[ \t]*(\*\*)?(?:task|任务)?[ \t]*(\d{1,3})[ \t]*[.)、．:：][ \t]*(?:\2[.)][ \t]+)?", re.IGNORECASE | re.MULTILINE
+)  # of "**1. Add**" and "1. 1. Add" too
+PARAGRAPH = re.compile(r"\n[ \t]*\n")
+WRAPPERS = (("**", "**"), ('"', '"'), ("“", "”"))
 GENERATED_SHARE = 4  # of so many examples one was generated, as there: 2 of 8
 MIN_CHARACTERS = {"en": 8, "zh": 4}
 MAX_CHARACTERS = 1000  # of an instruction; about the 150 words that the paper allows
@@ -39,16 +43,39 @@ def numbered(texts: Sequence[str]) -> str:
 
 
 def parse_list(text: str, *, cut_off: bool = False) -> list[str]:
-    """The items of a numbered list; a text without numbers is one. cut_off: the last item is not whole, and left out.
+    """The items of a numbered list; none of a text without numbers. cut_off: the last item is not whole, and left out.
 
-    >>> parse_list("Sure:\\n1. Add 1 and 2.\\n2) Why is\\nthe sky blue?")
+    A paragraph after the last item is a remark on the list, unless other items have several too.
+
+    >>> parse_list("Sure:\\n1. Add 1 and 2.\\n2) Why is\\nthe sky blue?\\n\\nThese are new tasks.")
     ['Add 1 and 2.', 'Why is\\nthe sky blue?']
     """
-    starts = [match.start() for match in ITEM.finditer(text)]
-    items = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)] or [text]
-    items = items[:-1] if cut_off else items
-    cleaned = (ITEM.sub("", item, count=1).strip().strip('*"“”').strip() for item in items)
-    return [item for item in cleaned if item]
+    heads = list(ITEM.finditer(text))
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    items = [_unmarked(head, text[head.end() : end].strip()) for head, end in zip(heads, ends, strict=False)]
+    if cut_off:
+        items = items[:-1]
+    elif len(items) > 1 and not any(map(PARAGRAPH.search, items[:-1])):
+        items[-1] = PARAGRAPH.split(items[-1])[0]
+    return [item for item in map(_unwrapped, items) if item]
+
+
+def _unmarked(head: re.Match[str], item: str) -> str:
+    """An item without the second half of an emphasis that begins before its number."""
+    return item.replace("**", "", 1).strip() if head[1] else item
+
+
+def _unwrapped(item: str) -> str:
+    """An item that is in quotation marks or emphasised as a whole without them; marks within it belong to it.
+
+    >>> _unwrapped('"Why?"'), _unwrapped('Translate: "Why?"'), _unwrapped('"Yes" or "No"?')
+    ('Why?', 'Translate: "Why?"', '"Yes" or "No"?')
+    """
+    for begin, end in WRAPPERS:
+        inner = item[len(begin) : -len(end)]
+        if item.startswith(begin) and item.endswith(end) and begin not in inner and end not in inner:
+            item = inner.strip()
+    return item
 
 
 def instruction_problem(text: str, language: str) -> Problem | None:
