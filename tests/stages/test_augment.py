@@ -149,6 +149,20 @@ def test_translations_go_both_ways(tmp_path: Path, endpoint: ChatEndpoint) -> No
     assert made.facts["augment/requests"] == 2 * len([*ENGLISH, *CHINESE])
 
 
+def test_a_translation_of_which_a_turn_is_in_another_language(tmp_path: Path, endpoint: ChatEndpoint) -> None:
+    """It is dropped, however long the other turn is; what is the same in both languages may stay."""
+
+    def reply(prompt: str) -> str:
+        if "into English" in prompt:
+            return "什么是？" if "怎样" in prompt else f"A long translation of a text: {write(prompt)}"
+        return "x = 2 * 3" if "About" in prompt else write(prompt)
+
+    endpoint.reply = reply
+    made = augment(tmp_path, endpoint, method="translations", rows=100)
+    assert (made.facts["augment/kept_en"], made.facts["augment/kept_zh"]) == (len(CHINESE) - 1, len(ENGLISH))
+    assert made.facts["augment/dropped_language"] == 1
+
+
 CALLING = [
     {"role": "user", "content": "When is high water at Wick?"},
     {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "tide", "arguments": {}}}]},

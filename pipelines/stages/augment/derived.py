@@ -49,9 +49,13 @@ def translations(augmentation: Augmentation) -> None:
         return [augmentation.prompt("translate", _other(seed), text=turn["content"]) for turn in seed.messages]
 
     def turns(seed: Conversation, texts: Sequence[str]) -> Turns | Problem:
-        actual = row_language("\n".join(texts), "auto")
-        if actual != _other(seed):
-            return Problem("language", f"is in {language_name(actual)}; expected {language_name(_other(seed))}")
+        target = _other(seed)
+        # A turn of a Chinese row may well be code, a number or a name, which are no Chinese.
+        expected = [{target}, *({target, "en"} for _ in texts)]
+        for text, languages in zip(["\n".join(texts), *texts], expected, strict=True):
+            actual = row_language(text, "auto")
+            if actual not in languages:
+                return Problem("language", f"is in {language_name(actual)}; expected {language_name(target)}")
         pairs = zip(seed.messages, texts, strict=True)
         return [{"role": turn["role"], "content": text} for turn, text in pairs]
 
