@@ -37,12 +37,12 @@ class WebCounts:
     """What the published filters count in many texts, by columns. Words of Chinese are those of `content_words`."""
 
     is_zh_D: np.ndarray
-    counts_D: np.ndarray  # int64[documents, 8]: those of _count_words
+    counts_D: np.ndarray  # int64[documents, 8]: those of _count
     word_bounds_D: np.ndarray  # int64[documents, 2]: the first of its words, and the one after the last
     line_bounds_D: np.ndarray  # int64[documents, 2]: the same of its lines
     hashes_N: np.ndarray  # uint64: of all words
     lengths_N: np.ndarray  # int32: their characters
-    counts_L: np.ndarray  # int64[lines, 3]: those of _count_sentences
+    counts_L: np.ndarray  # int64[lines, 3]: those of _count
 
     def take(self, places: np.ndarray) -> WebCounts:
         """The counts of the texts at these places."""
@@ -94,47 +94,28 @@ def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
     is_zh_D = np.array([language == "zh" for language in languages], np.bool_)
     of_process = table()
     chunks_C, starts_C, chunk_ends_D = of_process.cut(data, offsets, is_zh_D)
-    words_N, word_ends_C = _words_of(chunks_C, of_process.word_ends)
     ends_L, line_ends_D = line_ends(data, offsets, classes())
-    word_ends_D = word_ends_C[chunk_ends_D]
+    counts_D, word_ends_D, counts_L, hashes_N, lengths_N = _count(
+        chunks_C,
+        starts_C,
+        chunk_ends_D,
+        ends_L,
+        line_ends_D,
+        of_process.word_ends,
+        of_process.hashes,
+        of_process.lengths,
+        of_process.kinds,
+        of_process.stops,
+    )
     return WebCounts(
         is_zh_D,
-        _count_words(words_N, word_ends_D, of_process.lengths, of_process.kinds, of_process.stops),
+        counts_D,
         np.stack([word_ends_D[:-1], word_ends_D[1:]], axis=1),
         np.stack([line_ends_D[:-1], line_ends_D[1:]], axis=1),
-        of_process.hashes[words_N],
-        of_process.lengths[words_N],
-        _count_sentences(words_N, _bounds(word_ends_C[_num_before(starts_C, ends_L)]), of_process.kinds),
+        hashes_N,
+        lengths_N,
+        counts_L,
     )
-
-
-def _bounds(ends: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], ends])
-
-
-@numba.njit(cache=True)
-def _words_of(chunks_C: np.ndarray, word_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (numbers of the words of all chunks, int64[chunks + 1]: words before the end of each)."""
-    ends_C = np.zeros(len(chunks_C) + 1, np.int64)
-    for place in range(len(chunks_C)):
-        ends_C[place + 1] = ends_C[place] + word_ends[chunks_C[place] + 1] - word_ends[chunks_C[place]]
-    words, number = np.empty(ends_C[-1], np.int64), 0
-    for chunk in chunks_C:
-        for word in range(word_ends[chunk], word_ends[chunk + 1]):
-            words[number] = word
-            number += 1
-    return words, ends_C
-
-
-@numba.njit(cache=True)
-def _num_before(starts_C: np.ndarray, ends_L: np.ndarray) -> np.ndarray:
-    """int64[lines]: chunks that start before the end of each line. Both ascend, so one pass finds them."""
-    numbers_L, number = np.empty(len(ends_L), np.int64), 0
-    for line in range(len(ends_L)):
-        while number < len(starts_C) and starts_C[number] < ends_L[line]:
-            number += 1
-        numbers_L[line] = number
-    return numbers_L
 
 
 @numba.njit(cache=True)
@@ -172,44 +153,67 @@ def line_ends(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tup
 
 
 @numba.njit(cache=True)
-def _count_words(
-    words: np.ndarray, ends_D: np.ndarray, lengths: np.ndarray, kinds: np.ndarray, stops: np.ndarray
-) -> np.ndarray:
-    """int64[documents, 8]: words, Chinese characters among them; without signs words, Chinese characters, characters;
-    of these with a letter words, Chinese characters; bits of stop words."""
-    counts = np.zeros((len(ends_D) - 1, 8), np.int64)
-    for document in range(len(counts)):
-        count = counts[document]
-        count[0] = ends_D[document + 1] - ends_D[document]
-        for word in words[ends_D[document] : ends_D[document + 1]]:
-            kind = kinds[word]
-            chinese = np.int64(kind & CHINESE != 0)
-            real = np.int64(kind & SIGN == 0)
-            lettered = real & np.int64(kind & WITH_LETTER != 0)
-            count[1] += chinese
-            count[2] += real
-            count[3] += real & chinese
-            count[4] += real * lengths[word]
-            count[5] += lettered
-            count[6] += lettered & chinese
-            count[7] |= stops[word]
-    return counts
+def _num_words(chunks_C: np.ndarray, word_ends: np.ndarray) -> int:
+    number = 0
+    for chunk in chunks_C:
+        number += word_ends[chunk + 1] - word_ends[chunk]
+    return number
 
 
 @numba.njit(cache=True)
-def _count_sentences(words: np.ndarray, ends_L: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """int64[lines, 3]: sentences (see web_words.num_sentences), words, Chinese characters among them."""
-    counts = np.zeros((len(ends_L) - 1, 3), np.int64)
-    for line in range(len(counts)):
-        count = counts[line]
-        count[0], has_ended = 1, False
-        count[1] = ends_L[line + 1] - ends_L[line]
-        for word in words[ends_L[line] : ends_L[line + 1]]:
-            kind = kinds[word]
-            count[2] += kind & CHINESE != 0
-            if kind & END:
-                has_ended = True
-            elif has_ended and not kind & PUNCTUATION:
-                count[0] += 1
-                has_ended = False
-    return counts
+def _count(
+    chunks_C: np.ndarray,
+    starts_C: np.ndarray,
+    chunk_ends_D: np.ndarray,
+    ends_L: np.ndarray,
+    line_ends_D: np.ndarray,
+    word_ends: np.ndarray,
+    hashes: np.ndarray,
+    lengths: np.ndarray,
+    kinds: np.ndarray,
+    stops: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Counts all words of all chunks in one pass; the last five arguments are columns of the table.
+
+    Returns (int64[documents, 8]: words, Chinese characters among them; without signs words, Chinese characters,
+    characters; of these with a letter words, Chinese characters; bits of stop words. int64[documents + 1]: words before
+    the end of each. int64[lines, 3]: sentences (see web_words.num_sentences), words, Chinese characters among them.
+    Hashes and lengths of all words)."""
+    num_words = _num_words(chunks_C, word_ends)
+    hashes_N, lengths_N = np.empty(num_words, np.uint64), np.empty(num_words, np.int32)
+    counts_D, word_ends_D = np.zeros((len(line_ends_D) - 1, 8), np.int64), np.zeros(len(line_ends_D), np.int64)
+    counts_L, place = np.zeros((len(ends_L), 3), np.int64), 0
+    counts_L[:, 0] = 1
+    for document in range(len(counts_D)):
+        line, has_ended = line_ends_D[document], False
+        chinese = real = real_chinese = characters = lettered = lettered_chinese = bits = 0
+        for chunk_place in range(chunk_ends_D[document], chunk_ends_D[document + 1]):
+            while starts_C[chunk_place] >= ends_L[line]:
+                line, has_ended = line + 1, False
+            chunk = chunks_C[chunk_place]
+            for word in range(word_ends[chunk], word_ends[chunk + 1]):
+                kind = np.int64(kinds[word])
+                is_chinese = np.int64(kind & CHINESE != 0)
+                is_real = np.int64(kind & SIGN == 0)
+                is_lettered = is_real & np.int64(kind & WITH_LETTER != 0)
+                chinese += is_chinese
+                real += is_real
+                real_chinese += is_real & is_chinese
+                characters += is_real * lengths[word]
+                lettered += is_lettered
+                lettered_chinese += is_lettered & is_chinese
+                bits |= stops[word]
+                counts_L[line, 1] += 1
+                counts_L[line, 2] += is_chinese
+                if kind & END:
+                    has_ended = True
+                elif has_ended and not kind & PUNCTUATION:
+                    counts_L[line, 0] += 1
+                    has_ended = False
+                hashes_N[place], lengths_N[place] = hashes[word], lengths[word]
+                place += 1
+        word_ends_D[document + 1] = place
+        count = counts_D[document]
+        count[0], count[1], count[2], count[3] = place - word_ends_D[document], chinese, real, real_chinese
+        count[4], count[5], count[6], count[7] = characters, lettered, lettered_chinese, bits
+    return counts_D, word_ends_D, counts_L, hashes_N, lengths_N

@@ -43,7 +43,7 @@ class Table:
         self._empty()
 
     def _empty(self) -> None:
-        self._keys, self._numbers = np.zeros(1 << 16, np.uint64), np.full(1 << 16, -1, np.int32)
+        self._slots = np.zeros((1 << 16, 2), np.uint64)  # a hash table: of a chunk its hash, and 1 + its number
         self._pieces = np.full(0x10000, -1, np.int32)  # of single characters of Chinese texts, without a hash
         self.word_ends, self.hashes = np.zeros(1, np.int64), np.zeros(0, np.uint64)
         self.lengths, self.kinds, self.stops = (np.zeros(0, kind) for kind in (np.int32, np.uint8, np.int64))
@@ -58,8 +58,8 @@ class Table:
         only_letters: whether new chunks of letters alone are words, without a look at them."""
         if len(self.word_ends) > MAX_CHUNKS:
             self._empty()
-        chunks_C, starts_C, ends_D, new_M5, self._keys, self._numbers = _cut(
-            data, offsets, is_zh_D, classes(), self._pieces, self._keys, self._numbers, len(self.word_ends) - 1
+        chunks_C, starts_C, ends_D, new_M5, self._slots = _cut(
+            data, offsets, is_zh_D, classes(), self._pieces, self._slots, len(self.word_ends) - 1
         )
         if len(new_M5):
             self._add(data, new_M5, (new_M5[:, 3] & LETTER != 0) & only_letters)
@@ -172,23 +172,25 @@ def _next_chunk(
 
 
 @numba.njit(cache=True)
-def _slot(keys: np.ndarray, numbers: np.ndarray, key: np.uint64) -> int:
-    """The slot of a key in an open-addressing hash table, or the free slot (number -1) where it belongs."""
-    mask = len(keys) - 1
+def _slot(slots: np.ndarray, key: np.uint64) -> int:
+    """The slot of a key in an open-addressing hash table, or the free slot (0 in place of a number) where it belongs.
+
+    Key and number lie together: a look at a slot is one access to memory, which takes longer than all else here."""
+    mask = len(slots) - 1
     slot = int(key >> np.uint64(1)) & mask
-    while numbers[slot] >= 0 and keys[slot] != key:
+    while slots[slot, 1] and slots[slot, 0] != key:
         slot = (slot + 1) & mask
     return slot
 
 
 @numba.njit(cache=True)
-def _doubled(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    new_keys, new_numbers = np.zeros(2 * len(keys), np.uint64), np.full(2 * len(keys), -1, np.int32)
-    for old in range(len(keys)):
-        if numbers[old] >= 0:
-            slot = _slot(new_keys, new_numbers, keys[old])
-            new_keys[slot], new_numbers[slot] = keys[old], numbers[old]
-    return new_keys, new_numbers
+def _doubled(slots: np.ndarray) -> np.ndarray:
+    doubled = np.zeros((2 * len(slots), 2), np.uint64)
+    for old in range(len(slots)):
+        if slots[old, 1]:
+            slot = _slot(doubled, slots[old, 0])
+            doubled[slot, 0], doubled[slot, 1] = slots[old, 0], slots[old, 1]
+    return doubled
 
 
 @numba.njit(cache=True)
@@ -198,12 +200,11 @@ def _cut(
     is_zh_D: np.ndarray,
     classes: np.ndarray,
     pieces: np.ndarray,
-    keys: np.ndarray,
-    numbers: np.ndarray,
+    slots: np.ndarray,
     num_chunks: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns (numbers of chunks, their first bytes, chunks before the end of each document, new chunks as Table._add
-    takes them, keys, numbers): the hash table with the new chunks, whose numbers begin with num_chunks."""
+    takes them, the hash table with the new chunks, whose numbers begin with num_chunks)."""
     capacity = len(data) // 2 + len(offsets)  # a chunk takes at least two bytes, with the blank after it
     chunks, starts = np.empty(capacity, np.int32), np.empty(capacity, np.int64)
     ends_D = np.zeros(len(offsets), np.int64)
@@ -221,21 +222,22 @@ def _cut(
             start, position, characters, common, key = _next_chunk(data, position, stop, is_zh, classes)
             if not characters:
                 break
-            if 2 * (num_chunks + num_new) >= len(keys):
-                keys, numbers = _doubled(keys, numbers)
-            slot = _slot(keys, numbers, key)
-            if numbers[slot] < 0:
+            if 2 * (num_chunks + num_new) >= len(slots):
+                slots = _doubled(slots)
+            slot = _slot(slots, key)
+            if not slots[slot, 1]:
                 if num_new == len(new):
                     new = np.concatenate((new, np.empty_like(new)))
-                keys[slot], numbers[slot] = key, num_chunks + num_new
+                slots[slot, 0], slots[slot, 1] = key, np.uint64(num_chunks + num_new + 1)
                 new[num_new, 0], new[num_new, 1], new[num_new, 2] = start, position, characters
                 new[num_new, 3], new[num_new, 4] = common, np.int64(key)
                 num_new += 1
-            chunks[number], starts[number] = numbers[slot], start
+            chunk = np.int32(slots[slot, 1] - np.uint64(1))
+            chunks[number], starts[number] = chunk, start
             number += 1
             if is_zh and characters == 1 and common & PIECE:
                 code, _ = decode(data, start)
                 if code < 0x10000:
-                    pieces[code] = numbers[slot]
+                    pieces[code] = chunk
         ends_D[document + 1] = number
-    return chunks[:number], starts[:number], ends_D, new[:num_new], keys, numbers
+    return chunks[:number], starts[:number], ends_D, new[:num_new], slots
