@@ -12,6 +12,7 @@ Light imports only: recipes are read with this module.
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
@@ -38,6 +39,11 @@ SUFFIX = re.compile(
     rf"|(?<=[0-9{LOWER}%²+{SIGNS}{QUOTES}-])\.|(?<=[{UPPER}][{UPPER}])\.)$"
 )
 MAX_SUFFIX = 4  # characters of one, except of dots: mbar
+# Of the frequent characters those that are prefixes, and suffixes, whatever is beside them, and those that are neither
+# prefixes nor, but for units and 's, ends of suffixes: no pattern is tried for them.
+PREFIX_SIGNS = frozenset(sign for sign in string.punctuation + QUOTES if PREFIX.fullmatch(sign) and sign != "+")
+SUFFIX_SIGNS = frozenset(sign for sign in string.punctuation + QUOTES if SUFFIX.fullmatch(sign))
+PLAIN = frozenset(string.ascii_letters + string.digits)
 INFIX = re.compile(
     rf"\.\.+|[…{ICONS}]|(?<=[0-9])[+*^-](?=[0-9-])|(?<=[{LOWER}{QUOTES}])\.(?=[{UPPER}{QUOTES}])"
     rf"|(?<={ALPHA}),(?={ALPHA})|(?:(?<={ALPHA})|(?<=[0-9]))(?:---|--|——|[–—~:<>=/-])(?={ALPHA})"
@@ -88,6 +94,8 @@ def cut_chunk(chunk: str) -> Sequence[str]:
     """The words of text without blanks; of Chinese, of a character or of what stands between characters."""
     if chunk.isalpha() and chunk not in COMPOUNDS:
         return (chunk,)
+    if len(chunk) <= MAX_CHUNK:
+        return _split(chunk)
     pieces = [chunk[first : first + MAX_CHUNK] for first in range(0, len(chunk), MAX_CHUNK)]
     return [word for piece in pieces for word in _split(piece)]
 
@@ -98,12 +106,21 @@ def _split(chunk: str) -> tuple[str, ...]:
     after: list[str] = []
     while chunk and chunk not in ABBREVIATIONS:
         length = len(chunk)
-        if match := PREFIX.match(chunk):
+        if (first := chunk[0]) in PREFIX_SIGNS:
+            before.append(first)
+            chunk = chunk[1:]
+        elif first not in PLAIN and (match := PREFIX.match(chunk)):
             before.append(match[0])
             chunk = chunk[match.end() :]
-        if chunk and chunk not in ABBREVIATIONS and (match := SUFFIX.search(chunk, _suffix_start(chunk))):
-            after.append(match[0])
-            chunk = chunk[: match.start()]
+        if chunk and chunk not in ABBREVIATIONS:
+            if (last := chunk[-1]) in SUFFIX_SIGNS:
+                after.append(last)
+                chunk = chunk[:-1]
+            elif last in PLAIN and chunk[-MAX_SUFFIX - 1 :].isalpha():
+                pass  # no digit before a unit, nor an apostrophe before an s
+            elif match := SUFFIX.search(chunk, _suffix_start(chunk)):
+                after.append(match[0])
+                chunk = chunk[: match.start()]
         if len(chunk) == length:
             break
     return (*before, *_middle(chunk), *reversed(after))
