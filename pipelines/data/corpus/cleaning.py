@@ -32,6 +32,7 @@ from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source, Texts
 from pipelines.data.text.document_stats import Documents, document_stats
 from pipelines.data.text.languages import language_name
+from pipelines.data.text.line_counts import filled_lines
 from pipelines.data.text.measures import HashedTexts, are_blank, hash_texts
 from pipelines.data.text.plain_texts import normalised
 from pipelines.data.text.privacy import Privacy, without_cut_value
@@ -169,9 +170,9 @@ class _Batch:
         shortened = documents.with_texts(texts)
         columns = self._check(shortened, verdicts)
         kept = _kept(verdicts)
-        for place, text in texts.items():
-            if verdicts[place].keep:
-                self.counts[LINES] += _num_lines(documents.text(place)) - _num_lines(text)
+        if cut := [place for place in texts if verdicts[place].keep]:
+            before, after = (filled_lines(of.texts.take(pa.array(cut))).sum() for of in (documents, shortened))
+            self.counts[LINES] += int(before - after)
         for prefix, values in (
             (DROPPED, Counter(verdict.reason for verdict in verdicts if not verdict.keep)),
             (OTHER_LANGUAGE, Counter(verdict.language for verdict in verdicts if verdict.language)),
@@ -301,7 +302,9 @@ def _deduplication_columns(texts: pa.Array, hashed: HashedTexts, kept: np.ndarra
     buffers = [None, pa.py_buffer(signatures)]
     return [
         pc.call_function("binary_length", [texts]).cast(pa.int64()),
-        pa.array([minhash.exact_key(text) for text in texts.to_pylist()], pa.binary(16)),
+        pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), len(texts), [None, pa.py_buffer(minhash.exact_keys(texts))]
+        ),
         pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * permutations), len(texts), buffers),
         hashed.long_lines().take(pa.array(kept)),
     ]
@@ -310,11 +313,6 @@ def _deduplication_columns(texts: pa.Array, hashed: HashedTexts, kept: np.ndarra
 def _kept(verdicts: list[Verdict]) -> np.ndarray:
     """int64: the places of the documents that are kept."""
     return np.flatnonzero([verdict.keep for verdict in verdicts])
-
-
-def _num_lines(text: str) -> int:
-    """Number of lines that are not blank."""
-    return sum(not line.isspace() for line in text.splitlines() if line)
 
 
 def _problem(verdict: Verdict) -> str:
@@ -331,6 +329,8 @@ def warm_up(filters: Iterable[Filter | Custom] = ()) -> None:
     texts, _ = normalised(pa.array(["a word", "字"], pa.string()))
     documents = document_stats(texts, ["en", "zh"])
     minhash.signatures(documents.hashed, 16)
+    minhash.exact_keys(texts)
+    filled_lines(texts)
     are_blank(texts)
     for filter_ in filters:
         if filter_.reads_web_words:

@@ -13,10 +13,14 @@ Shape suffixes: D documents, P permutations (the hashes of a signature), R rows 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numba
 import numpy as np
+import pyarrow as pa
 import xxhash
 
+from pipelines.data.text.line_counts import joined_by_spaces
 from pipelines.data.text.measures import MIX, HashedTexts, ngram_hash
 
 SHINGLE_WORDS = 5
@@ -30,7 +34,15 @@ def exact_key(text: str) -> bytes:
     >>> exact_key("one  two\\n") == exact_key("one two")
     True
     """
-    return xxhash.xxh3_128_digest(" ".join(text.split()).encode())
+    return exact_keys(pa.array([text], pa.string())).tobytes()
+
+
+def exact_keys(texts: pa.Array) -> np.ndarray:
+    """Returns uint8[D, 16]: the `exact_key` of each text, of what stands between its blanks, joined by single ones."""
+    joined, ends = joined_by_spaces(texts)
+    view, bounds = memoryview(joined), [0, *ends.tolist()]
+    keys = [xxhash.xxh3_128_digest(view[start:end]) for start, end in pairwise(bounds)]
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
 
 def signatures(

@@ -41,6 +41,16 @@ def line_shapes(texts: pa.Array, rows: np.ndarray, short_characters: int) -> np.
     return _line_shapes(*buffers(texts), rows, classes(), _terminal_signs(), short_characters)
 
 
+def filled_lines(texts: pa.Array) -> np.ndarray:
+    """int64[texts]: lines, as str.splitlines has them, that are not blank."""
+    return _filled_lines(*buffers(texts), classes())
+
+
+def joined_by_spaces(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8: of all texts what stands between blanks, joined by single spaces; int64[texts]: where each ends)."""
+    return _joined_by_spaces(*buffers(texts), classes())
+
+
 @functools.cache
 def _plain_bytes() -> np.ndarray:
     """uint8[256]: PLAIN_SIGN for the signs of ASCII of which nothing is counted, PLAIN_SPACE for a space, else 0."""
@@ -215,3 +225,44 @@ def _line_shapes(
                     count[4] += characters
             value, characters, is_blank, last = FNV_OFFSET, 0, True, 0
     return counts
+
+
+@numba.njit(cache=True)
+def _filled_lines(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    for number in range(len(counts)):
+        position, stop, is_filled = offsets[number], offsets[number + 1], False
+        while position < stop:
+            code, size = decode(data, position)
+            position += size
+            kind = class_of(code, classes)
+            if kind & LINE:
+                counts[number] += is_filled
+                is_filled = False
+            elif not kind & BLANK:
+                is_filled = True
+        counts[number] += is_filled
+    return counts
+
+
+@numba.njit(cache=True)
+def _joined_by_spaces(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    joined, size = np.empty(offsets[-1] - offsets[0], np.uint8), 0
+    ends = np.zeros(len(offsets) - 1, np.int64)
+    for number in range(len(ends)):
+        position, stop = offsets[number], offsets[number + 1]
+        begin, is_after_blank = size, False
+        while position < stop:
+            code, width = decode(data, position)
+            if class_of(code, classes) & BLANK:
+                is_after_blank = size > begin
+            else:
+                if is_after_blank:
+                    joined[size] = SPACE
+                    size, is_after_blank = size + 1, False
+                for byte in range(position, position + width):
+                    joined[size] = data[byte]
+                    size += 1
+            position += width
+        ends[number] = size
+    return joined[:size], ends

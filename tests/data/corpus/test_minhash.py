@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 
 from pipelines.data.corpus import minhash
 from pipelines.data.text.measures import HashedTexts, hash_texts
@@ -92,6 +93,13 @@ def test_keys_ignore_blank_space_only() -> None:
     assert minhash.exact_key("a  b\n\nc ") == minhash.exact_key("a b c")
     assert minhash.exact_key("a b c") != minhash.exact_key("a b C")
     assert len(minhash.exact_key("")) == 16
+
+
+def test_keys_are_hashes_of_words_joined_by_spaces() -> None:
+    texts = ["", " ", "a", "\u3000字 \xa0b\n\n😀\x85", "one two"]
+    expected = [xxhash.xxh3_128_digest(" ".join(text.split()).encode()) for text in texts]
+    assert [key.tobytes() for key in minhash.exact_keys(pa.array(texts, pa.string()))] == expected
+    assert minhash.exact_keys(pa.array([], pa.string())).shape == (0, 16)
 
 
 def test_signatures_do_not_depend_on_the_batch() -> None:

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipelines.data.text.line_counts import line_shapes, repeated_pieces, signs_and_lines
+from pipelines.data.text.line_counts import (
+    filled_lines,
+    joined_by_spaces,
+    line_shapes,
+    repeated_pieces,
+    signs_and_lines,
+)
 from pipelines.data.text.web_words import TERMINAL_SIGNS
 from pipelines.inference.process_memory import restart_peak, status_bytes
 
@@ -53,6 +59,22 @@ def test_signs_bullets_and_ellipses() -> None:
         ellipses = sum(line.rstrip().endswith(("...", "…")) for line in lines)
         expected = [text.count("#"), text.count("...") + text.count("…"), len(lines), bullets, ellipses]
         assert count == expected, repr(text)
+
+
+def test_lines_that_are_not_blank() -> None:
+    texts = texts_of(4)
+    expected = [sum(not line.isspace() for line in text.splitlines() if line) for text in texts]
+    assert filled_lines(pa.array(texts, pa.string())).tolist() == expected
+    assert filled_lines(pa.array(texts, pa.string())[7:90]).tolist() == expected[7:90]
+
+
+def test_what_stands_between_blanks_joined_by_spaces() -> None:
+    texts = texts_of(5)
+    for array, of_array in ((pa.array(texts, pa.string()), texts), (pa.array(texts, pa.string())[7:90], texts[7:90])):
+        joined, ends = joined_by_spaces(array)
+        expected = [" ".join(text.split()).encode() for text in of_array]
+        assert joined.tobytes() == b"".join(expected)
+        assert ends.tolist() == np.cumsum([len(text) for text in expected]).tolist()
 
 
 def test_shapes_of_lines() -> None:
