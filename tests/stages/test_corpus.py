@@ -17,6 +17,7 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.blocks import Block, write_arrow
+from pipelines.data.corpus.data_card import summarise_rejected
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
 from pipelines.data.sources import SOURCES, jsonl
 from pipelines.data.sources.source import BadRow, Part, Row, Source
@@ -230,9 +231,12 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     write_arrow(pa.record_batch([np.zeros(5, np.int32), fates], schema=hold_out.FATES), tmp_path / "fates.arrow")
     described = {"rejected": str(block.rejected), "source": "books", "fates": str(tmp_path / "fates.arrow"),
                  "places": {"0": "books.jsonl"}}  # fmt: skip
-    path = tmp_path / "rejected.parquet"
-    finish.write_rejected_file({"path": str(path)}, blocks=[described], files=[str(block.file)])
+    path, summary = tmp_path / "rejected.parquet", tmp_path / "rejected.json"
+    finish.write_rejected_file(
+        {"path": str(path)}, blocks=[described], files=[str(block.file)], summary=summary, seed=7
+    )
     rows = pq.read_table(path).to_pylist()
+    assert json.loads(summary.read_bytes()) == summarise_rejected(pq.read_table(path).to_batches(), seed=7)
     assert [(row["where"], row["row"], row["reason"], row["raw"]) for row in rows] == [
         ("books.jsonl", 2, "duplicate_exact", "One."), ("books.jsonl", 2, "duplicate_near", "Two."),
     ]  # fmt: skip

@@ -38,7 +38,9 @@ from pipelines.data.text.plain_texts import normalised
 from pipelines.data.text.privacy import Privacy, without_cut_value
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA, PrivateKind
 
-BATCH_BYTES = 8 << 20  # of text cleaned at once: large enough for columnar work, small beside a worker's memory
+# Of text cleaned at once: enough for columnar work, and so little that its arrays are in memory that malloc keeps: of
+# larger ones the kernel takes every page back and gives it anew for each batch.
+BATCH_BYTES = 2 << 20
 TOTALS = ("documents/read", "documents/split", "documents/parts", "bytes/read", "rows/bad")
 OTHER_LANGUAGE = "documents/other_language_"  # and its code: counts of dropped documents, all in dropped_language
 PRIVATE = "privacy/"  # and the kind: counts of personal data that were replaced, or dropped with their documents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,10 @@ DOCUMENTS = pa.schema(
         ("meta", pa.map_(pa.string(), pa.string())),
     ]
 )
+# The columns whose values repeat, for a Parquet file's dictionaries: to look for others costs as much as to write them.
+# (Any: pyarrow's types know `use_dictionary` as a bool alone.)
+REPEATED: Any = ["source", "group", "language", "meta.key_value.key"]
+REPEATED_REJECTED: Any = ["source", "where", "reason", "problem"]
 QUALITY = pa.field("quality", pa.float32())  # where the recipe has a quality model: log-odds; null: not scored
 REJECTED = pa.schema(
     [

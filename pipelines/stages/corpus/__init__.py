@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=8,
+    version=9,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import COUNTS, AtomicFile, Block, deal, json_of, plan, remove_unpublished, write_arrow
 from pipelines.data.corpus import cleaning, duplicates
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, REPEATED, REPEATED_REJECTED
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Part, Source
@@ -42,6 +43,7 @@ KEYS = ["key", "signature", "text_bytes"]  # the columns of which marks are made
 # Both the number of spans and buckets and the work in each grow with the root of the corpus: 16 for a gigabyte, 500 of
 # 2 GB for a terabyte, so that neither the number of files a task opens nor its memory gets out of hand.
 ROOT_BYTES = 4_000_000
+WRITE_BYTES = 8 << 20  # of batches that are written together: a row group has fixed costs
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,10 @@ def write_block(
     keys = [_selected(schema, KEYS).empty_table()]
     with AtomicFile(block.rejected) as rejected, AtomicFile(block.file) as documents:
         with (
-            pq.ParquetWriter(rejected.temporary, REJECTED, compression="lz4") as rejected_writer,
-            pq.ParquetWriter(documents.temporary, _selected(schema, columns), compression="zstd") as writer,
+            _writer(rejected, REJECTED, REPEATED_REJECTED, compression="none") as rejected_writer,  # read once
+            _writer(documents, _selected(schema, columns), REPEATED, compression="zstd") as writer,
         ):
-            for kept, not_kept in batches:
+            for kept, not_kept in _joined(batches):
                 writer.write_table(kept.select(columns))
                 keys.append(kept.select(KEYS))
                 rejected_writer.write_table(not_kept)
@@ -214,6 +216,31 @@ def write_block(
         _write_marks(block.file, pa.concat_tables(keys).combine_chunks(), near_duplicates)
         rejected.publish()
         documents.publish()
+
+
+def _writer(file: AtomicFile, schema: pa.Schema, repeated: Any, *, compression: str) -> pq.ParquetWriter:
+    """A writer of a file that tasks of this stage alone read, without statistics. repeated: those with dictionaries."""
+    return pq.ParquetWriter(
+        file.temporary, schema, compression=compression, use_dictionary=repeated, write_statistics=False
+    )
+
+
+def _joined(batches: Iterable[tuple[pa.Table, pa.Table]]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yields consecutive batches as one: WRITE_BYTES and more, then what is left."""
+    waiting: list[tuple[pa.Table, pa.Table]] = []
+    num_bytes = 0
+    for batch in batches:
+        waiting.append(batch)
+        num_bytes += sum(table.nbytes for table in batch)
+        if num_bytes >= WRITE_BYTES:
+            yield _as_one(waiting)
+            waiting, num_bytes = [], 0
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _as_one(batches: Sequence[tuple[pa.Table, pa.Table]]) -> tuple[pa.Table, pa.Table]:
+    return pa.concat_tables([kept for kept, _ in batches]), pa.concat_tables([not_kept for _, not_kept in batches])
 
 
 def _selected(schema: pa.Schema, names: list[str]) -> pa.Schema:

@@ -1,10 +1,11 @@
 """The data card of the corpus: data_card.json, for `rayse report` and `rayse inspect --card`.
 
     out/train/*, out/held_out/* ──one task a file──► data_card/<split>/*.json: summaries
-    summaries, out/rejected.parquet, the largest clusters ──one task──► out/data_card.json
+    out/rejected.parquet, where it is written (finish.py) ──► data_card/rejected.json: its summary
+    summaries, the largest clusters ──one task──► out/data_card.json
 
-All of it is read from files of the artifact, so its texts are those that are there: without the personal data that the
-recipe replaces.
+All of it is made of what files of the artifact have, so its texts are those that are there: without the personal data
+that the recipe replaces.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from pipelines.stages.corpus.blocks import CleanedBlocks
 from pipelines.stages.corpus.deduplicate import CLUSTERS
 
 FILE = "data_card.json"
-BATCH_DOCUMENTS, BATCH_REJECTED = 1024, 8192  # read at a time; of rejected rows there are but the first characters
+BATCH_DOCUMENTS = 1024  # read at a time
 NO_DOCUMENTS: data_card.Summary = {"documents": {}, "languages": {}, "histograms": {}, "kept": {}, "dropped": {}}
 
 
@@ -45,12 +47,21 @@ def write_data_card(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> Non
         write_file,
         [{"path": str(work.draft.out / FILE)}],
         unit="data card",
-        summaries=[item["path"] for item in items],
+        summaries=[str(rejected_summary(work)), *(item["path"] for item in items)],
         blocks=[(block.source, str(block.file)) for block in cleaned.blocks],
         clusters=str(duplicates / CLUSTERS),
         edges=edges,
-        seed=work.seed,
     )
+
+
+def rejected_summary(work: Work) -> Path:
+    """The file of the summary of the rows that are not used."""
+    return work.draft.folder("data_card") / "rejected.json"
+
+
+def write_summary(summary: data_card.Summary, path: Path) -> None:
+    """Writes a summary, complete or absent."""
+    _write(json.dumps(summary).encode(), path)
 
 
 def _edges(parts: Sequence[Path]) -> dict[str, list[float]]:
@@ -78,7 +89,7 @@ def summarise_part(item: dict[str, Any], *, edges: dict[str, list[float]], seed:
     with pq.ParquetFile(item["part"]) as part:
         batches = part.iter_batches(BATCH_DOCUMENTS, columns=columns, use_threads=False)
         summary = data_card.summarise(batches, item["split"], edges=edges, seed=seed)
-    _write(json.dumps(summary).encode(), Path(item["path"]))
+    write_summary(summary, Path(item["path"]))
 
 
 def write_file(
@@ -88,20 +99,17 @@ def write_file(
     blocks: Sequence[tuple[str, str]],
     clusters: str,
     edges: dict[str, list[float]],
-    seed: int,
 ) -> None:
     """Writes the card. Runs in a task. blocks: (source, file) of each; clusters: file of the largest ones."""
-    path = Path(item["path"])
-    with pq.ParquetFile(path.with_name("rejected.parquet")) as rejected:
-        summary = data_card.summarise_rejected(rejected.iter_batches(BATCH_REJECTED), seed=seed)
-    for file in summaries:
-        summary = data_card.merged(summary, json.loads(Path(file).read_bytes()))
+    summary = reduce(data_card.merged, (json.loads(Path(file).read_bytes()) for file in summaries))
     read = Counter[str]()
     for source, file in blocks:
         counts = counts_of(Path(file))
         read[source] += counts["documents/read"] + counts["rows/bad"]
     members = _members(map_arrow(Path(clusters)).to_pylist(), [file for _, file in blocks])
-    _write(data_card.data_card({**NO_DOCUMENTS, **summary}, read=read, edges=edges, clusters=members), path)
+    _write(
+        data_card.data_card({**NO_DOCUMENTS, **summary}, read=read, edges=edges, clusters=members), Path(item["path"])
+    )
 
 
 def _members(clusters: Sequence[dict[str, Any]], files: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,13 +1,13 @@
 """Last part of the stage: writes the training documents and the rows that are not used, and adds up the counts.
 
-blocks, fates ──one task a file──► out/train/part-*.parquet, out/rejected.parquet
+blocks, fates ──one task a file──► out/train/part-*.parquet, out/rejected.parquet with its summary for the data card
 all of these ──► out/data_card.json
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, deal
-from pipelines.data.corpus import cleaning
-from pipelines.data.corpus.documents import REJECTED, document_columns, rejected_rows
+from pipelines.data.corpus import cleaning, data_card
+from pipelines.data.corpus.documents import REJECTED, REPEATED_REJECTED, document_columns, rejected_rows
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import boilerplate
 from pipelines.stages.corpus.blocks import CleanedBlocks
-from pipelines.stages.corpus.data_card import write_data_card
+from pipelines.stages.corpus.data_card import rejected_summary, write_data_card, write_summary
 from pipelines.stages.corpus.decontaminate import decontaminate
 from pipelines.stages.corpus.deduplicate import deduplicate
 from pipelines.stages.corpus.hold_out import (
@@ -73,16 +73,27 @@ def write_files(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], count
     counts: of the documents that are no duplicates, with the bytes of each block."""
     rejected = {"path": str(work.draft.out / "rejected.parquet")}  # first: one task writes it all
     items = [rejected, *_train_items(work, spans, counts)]
-    make_files(work, write_output, items, unit="files", files=cleaned.files, blocks=_rejected_blocks(cleaned, spans))
+    make_files(
+        work,
+        write_output,
+        items,
+        unit="files",
+        files=cleaned.files,
+        rejected=_rejected_blocks(cleaned, spans),
+        summary=str(rejected_summary(work)),
+        seed=work.seed,
+    )
 
 
-def write_output(item: dict[str, Any], *, files: Sequence[str], blocks: list[dict[str, Any]]) -> None:
+def write_output(
+    item: dict[str, Any], *, files: Sequence[str], rejected: list[dict[str, Any]], summary: str, seed: int
+) -> None:
     """Writes the file of the rows that are not used, or one of training documents, which has "blocks" in its item.
     Runs in a task."""
     if "blocks" in item:
         write_part(item, files=files)
     else:
-        write_rejected_file(item, blocks=blocks, files=files)
+        write_rejected_file(item, blocks=rejected, files=files, summary=Path(summary), seed=seed)
 
 
 def _train_items(work: Work, spans: Sequence[Span], counts: Counter[str]) -> list[dict[str, Any]]:
@@ -127,23 +138,36 @@ def _rejected_blocks(cleaned: CleanedBlocks, spans: Sequence[Span]) -> list[dict
     return blocks
 
 
-def write_rejected_file(item: dict[str, Any], *, blocks: list[dict[str, Any]], files: Sequence[str]) -> None:
-    """Writes the file of the rows that are not used: the bad rows and the dropped documents of all blocks, then the
-    duplicates; one block is in memory at a time.
+def write_rejected_file(
+    item: dict[str, Any], *, blocks: list[dict[str, Any]], files: Sequence[str], summary: Path, seed: int
+) -> None:
+    """Writes the file of the rows that are not used, as of `rejected_tables`, after their summary for the data card:
+    they are read once for both."""
+    with AtomicFile(Path(item["path"])) as file:
+        with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd", use_dictionary=REPEATED_REJECTED) as writer:
+
+            def written() -> Iterator[pa.RecordBatch]:
+                for table in rejected_tables(blocks, files):
+                    writer.write_table(table)
+                    yield from table.combine_chunks().to_batches()
+
+            write_summary(data_card.summarise_rejected(written(), seed=seed), summary)
+        file.publish()
+
+
+def rejected_tables(blocks: list[dict[str, Any]], files: Sequence[str]) -> Iterator[pa.Table]:
+    """Yields the bad rows and the dropped documents of all blocks, then the duplicates; one block is in memory at a
+    time.
 
     blocks: of each its {"rejected": file, "source": name, "fates": file of its span, "places": where its parts are}."""
-    with AtomicFile(Path(item["path"])) as file:
-        with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd") as writer:
-            for block in blocks:
-                writer.write_table(pq.read_table(block["rejected"]))
-            for fate, (reason, problem) in DUPLICATES.items():
-                for number, block in enumerate(blocks):
-                    rows = rows_with(fate, Path(block["fates"]), number)
-                    if len(rows):
-                        documents = chosen_rows(pq.read_table(files[number], columns=["id", "text"]), rows)
-                        places = block["places"]
-                        writer.write_table(rejected_rows(documents, block["source"], places, reason, problem))
-        file.publish()
+    for block in blocks:
+        yield pq.read_table(block["rejected"])
+    for fate, (reason, problem) in DUPLICATES.items():
+        for number, block in enumerate(blocks):
+            rows = rows_with(fate, Path(block["fates"]), number)
+            if len(rows):
+                documents = chosen_rows(pq.read_table(files[number], columns=["id", "text"]), rows)
+                yield rejected_rows(documents, block["source"], block["places"], reason, problem)
 
 
 def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Counter[str]) -> Facts:
