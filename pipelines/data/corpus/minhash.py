@@ -40,7 +40,7 @@ def exact_key(text: str) -> bytes:
 def exact_keys(texts: pa.Array) -> np.ndarray:
     """Returns uint8[D, 16]: the `exact_key` of each text, of what stands between its blanks, joined by single ones."""
     joined, ends = joined_by_spaces(texts)
-    view, bounds = memoryview(joined), [0, *ends.tolist()]
+    view, bounds = joined.data, [0, *ends.tolist()]
     keys = [xxhash.xxh3_128_digest(view[start:end]) for start, end in pairwise(bounds)]
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 

@@ -157,7 +157,7 @@ def _num_words(chunks_C: np.ndarray, word_ends: np.ndarray) -> int:
     number = 0
     for chunk in chunks_C:
         number += word_ends[chunk + 1] - word_ends[chunk]
-    return number
+    return int(number)
 
 
 @numba.njit(cache=True)
