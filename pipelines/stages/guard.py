@@ -40,8 +40,8 @@ class GuardOptions(Options):
     )
     reply_thresholds: dict[Literal["en", "zh"], float] = Field(
         default={},
-        description="Lowest score of a part of a reply that is declined, from 0 to 1, of a language: {en: 0.8} "
-        "declines less; default: 0.8, or that of `thresholds` where it is higher",
+        description="Lowest score of a part of a reply that is declined, from 0 to 1, of a language: {en: 0.9} "
+        "declines less; default: 0.85, or that of `thresholds` where it is higher",
     )
     encoder: bool = Field(
         True,
