@@ -82,11 +82,14 @@ def test_an_answer_without_numbers_is_an_instruction_where_one_is_requested(
     tmp_path: Path, endpoint: ChatEndpoint
 ) -> None:
     def reply(prompt: str) -> str:
-        return write(prompt).partition("1. ")[2].partition("\n")[0] if "new tasks" in prompt else write(prompt)
+        task = write(prompt).partition("1. ")[2].partition("\n")[0]
+        return f'"{task}"' if "new tasks" in prompt else write(prompt)
 
     endpoint.reply = reply
     one = augment(tmp_path, endpoint, instructions_per_request=1)
     assert one.facts["augment/kept"] == 6 and "augment/dropped_no_list" not in one.facts
+    written = [row["messages"][0]["content"] for row in synthetic.read(one.out)]
+    assert one.facts["augment/kept_en"] and not any('"' in text for text in written)
     four = augment(tmp_path, endpoint, max_requests=40)
     assert four.facts["augment/dropped_no_list"] and four.facts["augment/kept_zh"]
     assert "augment/kept_en" not in four.facts

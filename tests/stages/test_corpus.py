@@ -6,6 +6,7 @@ import errno
 import json
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +232,16 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     write_arrow(pa.record_batch([np.zeros(5, np.int32), fates], schema=hold_out.FATES), tmp_path / "fates.arrow")
     described = {"rejected": str(block.rejected), "source": "books", "fates": str(tmp_path / "fates.arrow"),
                  "places": {"0": "books.jsonl"}}  # fmt: skip
-    path, summary = tmp_path / "rejected.parquet", tmp_path / "rejected.json"
-    finish.write_rejected_file(
-        {"path": str(path)}, blocks=[described], files=[str(block.file)], summary=summary, seed=7
-    )
+    path, summary = tmp_path / "rejected.parquet", tmp_path / "data_card" / "rejected.json"
+    write_rejected = partial(
+        finish.write_rejected_file,
+        {"path": str(path)}, blocks=[described], files=[str(block.file)], summary=summary, seed=7,
+    )  # fmt: skip
+    with pytest.raises(FileNotFoundError):
+        write_rejected()  # there is no such folder: without the summary the file would never be summarised
+    assert not path.exists()
+    summary.parent.mkdir()
+    write_rejected()
     rows = pq.read_table(path).to_pylist()
     assert json.loads(summary.read_bytes()) == summarise_rejected(pq.read_table(path).to_batches(), seed=7)
     assert [(row["where"], row["row"], row["reason"], row["raw"]) for row in rows] == [

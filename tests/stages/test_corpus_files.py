@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import parallel
-from pipelines.blocks import plan, write_arrow
-from pipelines.data.corpus import duplicates, splitting
+from pipelines.blocks import COUNTS, Block, plan, write_arrow
+from pipelines.data.corpus import cleaning, duplicates, splitting
+from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.sources import jsonl
-from pipelines.stages.corpus import deduplicate, hold_out
+from pipelines.data.sources.source import Part
+from pipelines.stages.corpus import blocks, deduplicate, hold_out
 
 
 def write_pairs(folder: Path, pairs: np.ndarray, number: int) -> list[Path]:
@@ -111,3 +114,32 @@ def test_a_resumed_run_counts_the_lines_of_sources_with_a_missing_block_only(
     for block in numbered[1:]:
         (part,) = block.parts
         assert part.first_row == 1 + lines[: part.args["start"]].count(b"\n") > 1
+
+
+def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batches(sizes: list[int]) -> Iterator[tuple[pa.Table, pa.Table]]:
+        first = 0
+        for size in sizes:
+            rows = range(first, first + size)
+            kept = [{"id": f"web/0/{row}", "source": "web", "group": "g", "language": "en", "text": f"Text {row}.",
+                     "meta": {}} for row in rows]  # fmt: skip
+            dropped = [{"source": "web", "where": "a", "row": row, "reason": "r", "raw": ""} for row in rows[::2]]
+            yield (cleaning.with_keys(pa.Table.from_pylist(kept, DOCUMENTS), 16),
+                   pa.Table.from_pylist(dropped, REJECTED))  # fmt: skip
+            first += size
+
+    written: list[tuple[list[str], list[int], int]] = []
+    for name, write_bytes in (("several", 1000), ("one", 8 << 20)):
+        monkeypatch.setattr(blocks, "WRITE_BYTES", write_bytes)
+        (tmp_path / name).mkdir()
+        block = Block("web", (Part(index=0, where="a", group="g"),), tmp_path / name)
+        blocks.write_block(
+            block, batches([7, 0, 5, 1, 0, 30, 2]), lambda: {COUNTS: "{}"}, fields=[], permutations=16,
+            near_duplicates=None,
+        )  # fmt: skip
+        documents, rejected = pq.read_table(block.file), pq.read_table(block.rejected)
+        groups = pq.read_metadata(block.file).num_row_groups
+        written.append((documents.column("id").to_pylist(), rejected.column("row").to_pylist(), groups))
+    (ids, rows, several), (*others, one) = written
+    assert ids == [f"web/0/{row}" for row in range(45)] and len(rows) == 24
+    assert others == [ids, rows] and one == 1 < several < 7

@@ -14,6 +14,7 @@ from pipelines.data.dialogues.synthetic.instructions import (
     instruction_problem,
     numbered,
     parse_list,
+    unwrapped,
 )
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.errors import UserError
@@ -124,7 +125,7 @@ def _instructions_of(augmentation: Augmentation, answer: ChatAnswer) -> list[str
     if ITEM.search(text):
         items = parse_list(text, cut_off=is_cut_off)
     elif number == 1:
-        items = [] if is_cut_off else [text]
+        items = [] if is_cut_off else [item for item in [unwrapped(text)] if item]
     else:
         return Problem("no_list", f"a text without numbers; expected {number} numbered instructions")
     return items or Problem("cut_off", "no instruction that is whole; expected at least one within max_new_tokens")

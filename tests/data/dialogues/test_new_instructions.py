@@ -15,6 +15,7 @@ from pipelines.data.dialogues.synthetic.instructions import parse_list
         ("**1. Name a river.**\n**2. A hill:** name one.", ["Name a river.", "A hill: name one."]),
         ("1. **Name a river.**\n2. **A hill:** name one.", ["Name a river.", "**A hill:** name one."]),
         ('1. "Why?"\n2. “为什么？”', ["Why?", "为什么？"]),
+        ('1. "**Name a river.**"\n2. **“Name a hill.”**\n3. "', ["Name a river.", "Name a hill."]),
         ('1. Put into French: "I miss you."\n2. "Yes" or "no"?', ['Put into French: "I miss you."', '"Yes" or "no"?']),
         ("1. Compute 2**10.\n2. Add 1 and 1 * 2*", ["Compute 2**10.", "Add 1 and 1 * 2*"]),
     ],

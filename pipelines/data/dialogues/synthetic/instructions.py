@@ -57,7 +57,7 @@ def parse_list(text: str, *, cut_off: bool = False) -> list[str]:
         items = items[:-1]
     elif len(items) > 1 and not any(map(PARAGRAPH.search, items[:-1])):
         items[-1] = PARAGRAPH.split(items[-1])[0]
-    return [item for item in map(_unwrapped, items) if item]
+    return [item for item in map(unwrapped, items) if item]
 
 
 def _unmarked(head: re.Match[str], item: str) -> str:
@@ -65,16 +65,16 @@ def _unmarked(head: re.Match[str], item: str) -> str:
     return item.replace("**", "", 1).strip() if head[1] else item
 
 
-def _unwrapped(item: str) -> str:
+def unwrapped(item: str) -> str:
     """An item that is in quotation marks or emphasised as a whole without them; marks within it belong to it.
 
-    >>> _unwrapped('"Why?"'), _unwrapped('Translate: "Why?"'), _unwrapped('"Yes" or "No"?')
+    >>> unwrapped('"**Why?**"'), unwrapped('Translate: "Why?"'), unwrapped('"Yes" or "No"?')
     ('Why?', 'Translate: "Why?"', '"Yes" or "No"?')
     """
     for begin, end in WRAPPERS:
         inner = item[len(begin) : -len(end)]
         if item.startswith(begin) and item.endswith(end) and begin not in inner and end not in inner:
-            item = inner.strip()
+            return unwrapped(inner.strip())
     return item
 
 
