@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pipelines.data.tokens.chat_messages import Message
 
@@ -55,10 +56,8 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
     [{'role': 'user', 'content': 'Be brief.\\n\\nWhy?'}]
     """
     folded: list[Message] = []
-    for message in messages:
-        role = "user" if message["role"] == "system" else message["role"]
-        if folded and folded[-1]["role"] == role == "user":
-            folded[-1] = {**folded[-1], "content": f"{folded[-1]['content']}\n\n{message['content']}"}
-        else:
-            folded.append({**message, "role": role})
+    for is_users, group in groupby(messages, lambda message: message["role"] in ("system", "user")):
+        run = list(group)
+        text = "\n\n".join(message["content"] for message in run)
+        folded += [{**run[0], "role": "user", "content": text}] if is_users else run
     return folded
