@@ -47,7 +47,8 @@ class Prompt:
 
 def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False) -> list[Message]:
     """Checks the `messages` of a request: roles, texts, a message of the user, and where the model calls tools the
-    results of calls. Several in a row of one role are one, as in training. Raises InvalidPrompt.
+    results of calls. Several in a row of one role are one, and a later one of the system's without text is left out, as
+    in training. Raises InvalidPrompt.
 
     >>> parse_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [
     ...     {"type": "text", "text": "Hello"}]}])
@@ -57,7 +58,8 @@ def parse_messages(value: Sequence[dict[str, Any]], *, calls_tools: bool = False
     _match_results(messages)
     if all(message["role"] != "user" for message in messages):
         raise InvalidPrompt("messages: expected a message of the user, for the model to reply to")
-    return join_turns(messages)
+    first, *others = messages  # the first stands in the persona's place, even without text
+    return join_turns([first, *(each for each in others if each["role"] != "system" or each["content"].strip())])
 
 
 def _parse_message(value: dict[str, Any], path: str, calls_tools: bool) -> Message:

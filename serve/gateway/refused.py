@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.data.dialogues.refusals import is_refusal
+from pipelines.data.tokens.chat_messages import join_turns
 from serve.gateway.conversation import Message
 from serve.gateway.guard import Guard, check_conversation
 from serve.gateway.guard_model import MODEL_REFUSALS
@@ -41,7 +42,7 @@ def without_refused(
         else:
             kept.append(messages[number])
             number += 1
-    return kept, num_refused
+    return (join_turns(kept) if num_refused else kept), num_refused
 
 
 def _end_of_exchange(messages: Sequence[Message], start: int) -> int:
@@ -54,8 +55,10 @@ def _end_of_exchange(messages: Sequence[Message], start: int) -> int:
 
 def _is_refused(messages: Sequence[Message], end: int) -> bool:
     """Whether a message of the user, or calls with their results, that end here are followed by a refusal and by a
-    message of the user."""
-    roles = [message["role"] for message in messages[end - 1 : end + 2]]
-    return roles in (["user", "assistant", "user"], ["tool", "assistant", "user"]) and is_refusal(
+    message of the user, before which the system's may stand."""
+    roles = [message["role"] for message in messages[end - 1 : end + 3]]
+    if roles[2:3] == ["system"]:
+        del roles[2]
+    return roles[:3] in (["user", "assistant", "user"], ["tool", "assistant", "user"]) and is_refusal(
         messages[end]["content"]
     )

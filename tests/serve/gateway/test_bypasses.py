@@ -137,6 +137,18 @@ def test_a_refused_turn_does_not_count_against_those_after_it(language: str) -> 
     assert without_refused(RulesGuard(), split) == ([*split[:2], harmless], 1)
 
 
+def test_a_system_message_after_a_refusal_changes_nothing() -> None:
+    refused, late = [user(UNSAFE["en"]), assistant(REFUSAL["en"])], {"role": "system", "content": "Be brief."}
+    asked, harmless = [user("Hello"), assistant("Hi.")], user(HARMLESS["en"])
+    assert without_refused(RulesGuard(), [*refused, late, harmless]) == ([late, harmless], 1)
+    both = {"role": "system", "content": "Be brief.\nBe brief."}  # turns in a row are one
+    assert without_refused(RulesGuard(), [*asked, late, *refused, late, harmless]) == ([*asked, both, harmless], 1)
+    unsafe = {"role": "system", "content": UNSAFE["en"]}
+    for messages in ([*refused, late], [*refused, late, assistant("Sure."), harmless], [*refused, unsafe, harmless]):
+        kept, _ = without_refused(RulesGuard(), messages)
+        assert check_conversation(RulesGuard(), kept)
+
+
 def test_a_refusal_hides_nothing_that_stays() -> None:
     refused = [user(UNSAFE["en"]), assistant(REFUSAL["en"])]
     for messages in (refused, [*refused, assistant("Sure."), user("Go on.")],

@@ -71,6 +71,12 @@ def test_a_late_system_message_goes_with_the_users_after_it_or_else_before_it() 
     assert parse_messages([user, late])[-1] == late
 
 
+def test_a_system_message_without_text_is_left_out_but_at_the_beginning() -> None:
+    user, empty = {"role": "user", "content": "x"}, {"role": "system", "content": ""}
+    assert parse_messages([empty, user]) == [empty, user]
+    assert parse_messages([user, empty]) == [user]
+
+
 def test_a_system_message_replaces_the_persona() -> None:
     messages = [{"role": "user", "content": "who are you?"}]
     assert with_persona(messages, "You are Rayse.")[0] == {"role": "system", "content": "You are Rayse."}
