@@ -257,6 +257,8 @@ def _reply_problem(prompt: list[Turn], reply: list[Turn]) -> Problem | None:
         return Problem("several_turns", f"a reply of {len(reply)} turns; expected one turn of the assistant's")
     if reply[0].role != "assistant":
         return Problem("turn_order", f"a side ends with the {reply[0].role}'s turn; expected an assistant's")
+    if all(turn.role != "user" for turn in prompt):
+        return Problem("no_prompt", "no turn of the user's before the reply; expected one")
     return check_turns([*prompt, *reply])
 
 

@@ -78,7 +78,7 @@ def read_turns(value: Any, *, role: str = "user", keep_thoughts: bool = True) ->
             continue  # it says nothing
         turns.append(turn)
     marks = [(turn.learnt, turn.weight) for turn in turns]  # one turn has one weight
-    return _with_tool_names([_joined(turns[start:end]) for start, end in runs([turn.message for turn in turns], marks)])
+    return [_joined(turns[start:end]) for start, end in runs([turn.message for turn in turns], marks)]
 
 
 def is_transcript(value: Any) -> TypeGuard[str]:
@@ -106,7 +106,7 @@ def _joined(run: Sequence[Turn]) -> Turn:
     if len(run) == 1:
         return run[0]
     message = joined([turn.message for turn in run])
-    num_joined = sum(turn.content != "" for turn in run[1:])
+    num_joined = sum(turn.num_joined for turn in run) + sum(turn.content != "" for turn in run[1:])
     return replace(run[0], content=message["content"], calls=message.get("tool_calls", ""), num_joined=num_joined,
                    refused=any(turn.refused for turn in run))  # fmt: skip
 
@@ -132,33 +132,33 @@ FOLLOWING = {
     "user": ("assistant",),
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool", "user"),
-}  # the system's may follow any but itself
+}  # the system's may follow any but itself and a call without its result
 
 
 def check_turns(turns: Sequence[Turn]) -> Problem | None:
     """The first problem of a sequence of turns: an empty turn, two in a row of one role that are not one, a tool's
-    result that no assistant's turn is before."""
-    last = ""
+    result that no assistant's turn is before, a system turn between a call and its result."""
+    last, calls = "", ""
     for number, turn in enumerate(turns, 1):
         if not (turn.content or turn.calls or turn.role == "tool"):
             return Problem("empty_turn", f"turn {number} ({turn.role}) is empty; expected text in every turn")
         if not encodable([turn.content, turn.calls, turn.call_id, turn.name]):
             text = f"turn {number} ({turn.role}) holds half of a surrogate pair; expected text that UTF-8 can write"
             return Problem("half_a_character", text)
-        if turn.role not in FOLLOWING[last] and (turn.role != "system" or last == "system"):
+        if turn.role not in FOLLOWING[last] and (turn.role != "system" or last == "system" or calls):
             expected = " or the ".join(f"{role}'s" for role in FOLLOWING[last])
             text = f"turn {number} is the {turn.role}'s; expected the {expected}, for user and assistant take turns"
             return Problem("turn_order", text)
-        last = turn.role
+        last, calls = turn.role, turn.calls
     return None
 
 
 def from_first_user(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns without those of the assistant, and of its tools, before the first user's: what they answer is not in
-    the row, as where a long chat was cut into several."""
+    """All turns of a row without those of the assistant, and of its tools, before the first user's: what they answer is
+    not in the row, as where a long chat was cut into several. Results have the names of their tools."""
     first = next((position for position, turn in enumerate(turns) if turn.role == "user"), len(turns))
     systems = [turn for turn in turns[:first] if turn.role == "system"]
-    return [*([_joined(systems)] if systems else []), *turns[first:]]
+    return _with_tool_names([*([_joined(systems)] if systems else []), *turns[first:]])
 
 
 def num_turns(turns: Sequence[Turn]) -> int:

@@ -12,7 +12,7 @@ from pipelines.data.dialogues.preference_records import ParsedPreferences, parse
 from pipelines.data.dialogues.source_rows import system_text
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.data.sources.record_formats import columns_not_used
-from serve.gateway.conversation import parse_messages
+from serve.gateway.conversation import InvalidPrompt, parse_messages
 
 
 def turn(role: str, content: str | None, **more: Any) -> dict[str, Any]:
@@ -55,6 +55,28 @@ def test_the_systems_turns_before_the_first_user_are_one() -> None:
     parsed = parse_conversation({"messages": [turn("system", "Be kind."), REPLY, BRIEF, ASK, REPLY]})
     assert isinstance(parsed, ParsedConversation) and parsed.num_cut_before == 1
     assert parsed.messages == [turn("system", "Be kind.\nBe brief."), ASK, REPLY]
+    parsed = parse_conversation({"messages": [BRIEF, BRIEF, REPLY, BRIEF, ASK, REPLY]})
+    assert isinstance(parsed, ParsedConversation) and (parsed.num_cut_before, parsed.num_joined) == (1, 2)
+
+
+def test_a_system_turn_between_a_call_and_its_result_is_refused_in_training_as_in_serving() -> None:
+    calling, result = turn("assistant", None, tool_calls=CALL), turn("tool", "6", tool_call_id="1")
+    for after in ([BRIEF], [BRIEF, result]):
+        problem = parse_conversation({"messages": [ASK, calling, *after, REPLY]})
+        assert isinstance(problem, Problem) and problem.reason == "turn_order" and "turn 3 is the sys" in problem.text
+        with pytest.raises(InvalidPrompt, match="no result follows"):
+            parse_messages([ASK, calling, *after], calls_tools=True)
+    messages = [ASK, calling, result, BRIEF, REPLY]
+    parsed = parse_conversation({"messages": messages})
+    assert isinstance(parsed, ParsedConversation) and parsed.messages == parse_messages(messages, calls_tools=True)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_later_system_turn_without_text_is_left_out_in_training_as_in_serving(text: str) -> None:
+    for messages in ([ASK, REPLY, turn("system", text), ASK, REPLY], [ASK, turn("system", text), ASK, REPLY]):
+        parsed = parse_conversation({"messages": messages})
+        assert isinstance(parsed, ParsedConversation) and parsed.messages == parse_messages(messages)
+        assert all(message["role"] != "system" for message in parsed.messages)
 
 
 def test_rows_that_differ_in_a_late_system_turn_are_no_repeats() -> None:

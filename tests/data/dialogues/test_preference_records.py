@@ -218,6 +218,7 @@ def test_thoughts_in_transcripts_are_kept_or_removed() -> None:
         ({"chosen": hh("Why?", "A", "B?", "C"), "rejected": hh("Why?", "D", "B?", "E")}, "sides_apart", "before"),
         ({"chosen": hh("Why?"), "rejected": hh("How?")}, "no_prompt", "no prompt; expected"),
         ({"chosen": "Because.", "rejected": "No."}, "no_prompt", "no prompt; expected"),
+        ({"prompt": [{"role": "system", "content": "Hm."}], "chosen": "a", "rejected": "b"}, "no_prompt", "user's"),
         ({"prompt": PROMPT, "chosen": [turn("user", "x")], "rejected": [BAD]}, "turn_order", "ends with the user"),
         ({"prompt": [*PROMPT, GOOD], "chosen": [GOOD], "rejected": [BAD]}, "turn_order", "turn 3 is the assistant's"),
         ({"prompt": "Why?", "chosen": "Because.", "rejected": ""}, "no_text", "'rejected' holds nothing"),
@@ -386,10 +387,11 @@ def test_replies_with_different_calls_are_a_pair_and_with_equal_ones_none() -> N
 
 def test_a_prompt_may_end_with_the_result_of_a_call() -> None:
     calling = {"role": "assistant", "content": "", "tool_calls": json.dumps([CALL])}
-    expected = ParsedPair([*PROMPT, calling, RESULT], "Because.", "No.")
-    assert parse_pair({"prompt": [*PROMPT, CALLING, RESULT], "chosen": [GOOD], "rejected": [BAD]}) == expected
-    sides = {"chosen": [*PROMPT, CALLING, RESULT, GOOD], "rejected": [*PROMPT, CALLING, RESULT, BAD]}
-    assert parse_pair(sides) == expected
+    expected = ParsedPair([*PROMPT, calling, {**RESULT, "name": "tide"}], "Because.", "No.")
+    turns = [*PROMPT, CALLING, RESULT]
+    for end in range(4):  # of the prompt's column; the sides hold the rest
+        sides = {"chosen": [*turns[end:], GOOD], "rejected": [*turns[end:], BAD]}
+        assert parse_pair(sides | ({"prompt": turns[:end]} if end else {})) == expected
 
 
 def test_a_labelled_reply_keeps_its_tools() -> None:
