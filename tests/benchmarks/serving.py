@@ -6,10 +6,11 @@ Both have the same model, engine arguments, threads and client, and only one run
 guard of the usual size, ours without one, and so on in turn, since a shared machine is faster at one time than at
 another. Each is started --rounds times, for a round of each level that does not count, in which the engine meets new
 shapes, and two that do. Replies are streamed. Figures are medians: of the rounds, and, for the time to a reply's first
-text, of all requests. A guard holds a reply's text back until its first sentence is complete, so the first text is
-compared without one. Goals: at least 0.95 of bare vLLM's tokens a second (0.9 through two replicas, of as many bare
-servers), with the guard at least 0.9 of those without it, a first text after at most 1.2 times bare vLLM's time, and a
-first request that takes at most 1.5 times as long as the tenth.
+text, of all requests; those of the start and of the guard's checks are the last start's. A guard holds a reply's text
+back until its first sentence is complete, so the first text is compared without one. Goals: at least 0.95 of bare
+vLLM's tokens a second (0.9 through two replicas, of as many bare servers), with the guard at least 0.9 of those without
+it, a first text after at most 1.2 times bare vLLM's time, and a first request that takes at most 1.5 times as long as
+the tenth.
 """
 
 from __future__ import annotations

@@ -113,15 +113,15 @@ def _joined(run: Sequence[Turn]) -> Turn:
 
 def _with_tool_names(turns: Sequence[Turn]) -> list[Turn]:
     """The turns with the tool's name at results without it, for templates that write it: of the call with the result's
-    id, or, where it has none, of the first call without a result. A server names them alike."""
+    id, or, where either has none, of the first call without a result. A server names them alike."""
     named: list[Turn] = []
     calls: list[dict[str, Any]] = []
     for turn in turns:
         if turn.role != "tool":
             calls = json.loads(turn.calls or "[]")
-        elif (call := next((each for each in calls if turn.call_id in ("", each.get("id"))), None)) is not None:
-            calls.remove(call)
-            turn = replace(turn, name=turn.name or call["function"]["name"])
+        elif answered := [call for call in calls if turn.call_id in ("", call.get("id", turn.call_id))][:1]:
+            calls.remove(answered[0])
+            turn = replace(turn, name=turn.name or answered[0]["function"]["name"])
         named.append(turn)
     return named
 

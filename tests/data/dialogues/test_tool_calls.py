@@ -102,6 +102,7 @@ def test_results_get_the_names_of_their_tools() -> None:
     no_ids = [{key: value for key, value in call.items() if key != "id"} for call in IDS]
     for calls, results, names in (
         (no_ids, [{}, {}], ["tide", "wind"]),  # in the order of the calls
+        (no_ids, [{"tool_call_id": "c1"}, {"tool_call_id": "c2"}], ["tide", "wind"]),
         (IDS, [{"tool_call_id": "c2"}, {}], ["wind", "tide"]),
         (IDS, [{"name": "sea", "tool_call_id": "c1"}, {"tool_call_id": "c2"}], ["sea", "wind"]),
         (IDS, [{"tool_call_id": "c3"}, {"tool_call_id": "c1"}, {"tool_call_id": "c1"}], [None, "tide", None]),
