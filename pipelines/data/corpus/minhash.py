@@ -28,17 +28,13 @@ RECALL = 0.98  # fraction of the pairs exactly at the threshold that become cand
 EMPTY = np.uint32(0xFFFFFFFF)  # every hash of the signature of a text without words
 
 
-def exact_key(text: str) -> bytes:
-    """Returns 16 bytes that are equal for texts that differ only in blank space.
+def exact_keys(texts: pa.Array) -> np.ndarray:
+    """Returns uint8[D, 16]: keys that are equal for texts that differ only in blank space.
 
-    >>> exact_key("one  two\\n") == exact_key("one two")
+    >>> one, other = exact_keys(pa.array(["one  two\\n", "one two"]))
+    >>> one.tobytes() == other.tobytes()
     True
     """
-    return exact_keys(pa.array([text], pa.string())).tobytes()
-
-
-def exact_keys(texts: pa.Array) -> np.ndarray:
-    """Returns uint8[D, 16]: the `exact_key` of each text, of what stands between its blanks, joined by single ones."""
     joined, ends = joined_by_spaces(texts)
     view, bounds = joined.data, [0, *ends.tolist()]
     keys = [xxhash.xxh3_128_digest(view[start:end]) for start, end in pairwise(bounds)]

@@ -119,11 +119,17 @@ def _with_tool_names(turns: Sequence[Turn]) -> list[Turn]:
     for turn in turns:
         if turn.role != "tool":
             calls = json.loads(turn.calls or "[]")
-        elif answered := [call for call in calls if turn.call_id in ("", call.get("id", turn.call_id))][:1]:
-            calls.remove(answered[0])
-            turn = replace(turn, name=turn.name or answered[0]["function"]["name"])
+        elif (place := _answered(turn, calls)) is not None:
+            call = calls.pop(place)
+            turn = replace(turn, name=turn.name or call["function"]["name"])
         named.append(turn)
     return named
+
+
+def _answered(result: Turn, calls: Sequence[Mapping[str, Any]]) -> int | None:
+    """The place of the call that a result answers; None where it answers none."""
+    places = (place for place, call in enumerate(calls) if result.call_id in ("", call.get("id", result.call_id)))
+    return next(places, None)
 
 
 FOLLOWING = {

@@ -15,7 +15,7 @@ import pytest
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import DOCUMENTS, document_of
 from pipelines.data.corpus.filters import Filters
-from pipelines.data.corpus.minhash import exact_key
+from pipelines.data.corpus.minhash import exact_keys
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.source import BadRow, Part, Row
@@ -71,7 +71,7 @@ def test_documents_record_their_origin(tmp_path: Path) -> None:
         ("web/0/6", "c", "zh"),
     ]
     assert rows[1]["text"] == GOOD.format(2)
-    assert batch.documents.column("key").to_pylist()[1] == exact_key(GOOD.format(2))
+    assert batch.documents.column("key").to_pylist()[1] == exact_keys(pa.array([GOOD.format(2)])).tobytes()
     rejected = batch.rejected.to_pylist()
     assert [(row["source"], row["row"], row["reason"]) for row in rejected] == [
         ("web", 5, "unreadable"), ("web", 2, "too_short"), ("web", 3, "empty"),
