@@ -27,6 +27,9 @@ MODULES = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.
 # Files that vLLM's engine on a CPU loads before all others (vllm/platforms/cpu.py), beside the folder of a package.
 OPENMP_FILES = ("torch.libs/libgomp*.so*", "torch/lib/libgomp*.so*")
 TCMALLOC_FILES = ("vllm/libs/libtcmalloc_minimal*.so*", "vllm/libs/libtcmalloc.so*")
+# The engine gives way to the replica that reads requests and sends text: else its threads keep the cores while most of
+# the requests that come at once wait to be read.
+NICENESS = 5
 
 
 class EngineProcess(SpawnProcess):
@@ -86,6 +89,7 @@ def _work(receiver: Connection, architectures: Sequence[str]) -> None:
     except EOFError:
         return
     os.environ.update(environment)
+    os.nice(NICENESS)  # of this thread, and of those that it starts
     target(**kwargs)
 
 

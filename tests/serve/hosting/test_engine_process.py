@@ -25,7 +25,8 @@ from vllm.v1.engine import utils
 before = utils.get_mp_context
 with process.given_to_vllm():
     os.environ["LATER"] = "yes"
-    made = utils.get_mp_context().Process(target=os.system, kwargs={"command": 'echo "$LATER" > out'}, name="any")
+    work = {"command": '(echo "$LATER"; nice) > out'}
+    made = utils.get_mp_context().Process(target=os.system, kwargs=work, name="any")
 assert utils.get_mp_context is before
 made.start()
 made.join()
@@ -68,9 +69,11 @@ def start(code: str, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow  # both processes import vLLM
-def test_the_work_is_done_in_the_environment_of_the_moment_when_it_is_given(tmp_path: Path) -> None:
+def test_the_work_is_done_in_the_environment_of_the_moment_when_it_is_given_and_gives_way(tmp_path: Path) -> None:
     assert start(WORKS, tmp_path).wait() == 0
-    assert (tmp_path / "out").read_text() == "yes\n"
+    later, niceness = (tmp_path / "out").read_text().split()
+    assert later == "yes"
+    assert int(niceness) == min(19, os.nice(0) + engine_process.NICENESS)  # of the thread that does the work
 
 
 @pytest.mark.slow
