@@ -12,10 +12,12 @@ import inspect
 from pathlib import Path
 
 from pipelines.data.dialogues.conversations import Conversation
+from pipelines.data.guard import contrasts
 from pipelines.data.tokens import tokenizing
 from tests.tiny_models import CHINESE, MODULES
 
 SIZE, VOCABULARY, LENGTH = "2m", 4096, 256
+MAX_QUESTION_BYTES = 120  # with the reply it fits into LENGTH
 MORE_MODULES = (
     "asyncio",
     "subprocess",
@@ -53,6 +55,17 @@ def texts() -> list[str]:
     modules = [importlib.import_module(name) for name in (*MODULES, *MORE_MODULES)]
     essays = [path.read_text(encoding="utf-8") for path in sorted(CHINESE.glob("*.txt"))]
     return [inspect.getsource(module) for module in modules] + essays
+
+
+def ordinary_questions() -> list[Conversation]:
+    """Ordinary requests that the guard learns from, English and Chinese in turn, each with its own text."""
+    both = zip(contrasts.ordinary("en"), contrasts.ordinary("zh"), strict=True)
+    texts = [(language, text) for pair in both for language, text in zip(("en", "zh"), pair, strict=True)]
+    return [
+        Conversation(f"ordinary/{number}", language, "bench", "ordinary", [{"role": "user", "content": text}], "")
+        for number, (language, text) in enumerate(texts)
+        if len(text.encode()) <= MAX_QUESTION_BYTES
+    ]
 
 
 def questions(count: int) -> list[Conversation]:

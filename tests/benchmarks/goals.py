@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,10 @@ GOALS: Mapping[str, Goal] = {
     **{f"serve/ratio_to_unguarded_{in_flight}": Goal(0.9) for in_flight in (1, 8, 32)},
     **{f"serve/first_text_over_bare_{in_flight}": Goal(1.2, is_minimum=False) for in_flight in (1, 8, 32)},
     **{f"serve/{case}_failed": Goal(0, is_minimum=False) for case in ("killed", "slow_clients", "switched")},
+    **{
+        f"serve/{name}": Goal(0, is_minimum=False)
+        for name in ("slow_clients_again", "slow_clients_cut", "switched_again", "switched_cut")
+    },
     "soak/failed": Goal(0, is_minimum=False),
     "serve/first_over_tenth": Goal(1.5, is_minimum=False),
 }
@@ -72,7 +78,8 @@ def run(
     parser.add_argument("--json", action="store_true", help="print the figures as a JSON object")
     options = vars(parser.parse_args(arguments))
     as_json = options.pop("json")
-    measured = main(**options)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # progress is no JSON
+        measured = main(**options)
     print(json.dumps(measured)) if as_json else print_figures(measured)
 
 

@@ -5,8 +5,9 @@
 Two replicas and a steady load. A request is sent again where its connection broke, or the server said 502 to 504,
 before the first token came (again). Where a stream breaks after that, the client sends the conversation with what it
 has of the reply as the assistant's last message, and gets the rest (cut). Every other outcome than a whole reply counts
-as failed. Goal: 0. With 1,000 idle connections and 300 that have sent half of their headers, and that are opened again
-as the server ends them, the median time of a reply is compared with that of a round before and one after.
+as failed. Goal: 0, and none again or cut but where a replica is killed. With 1,000 idle connections and 300 that have
+sent half of their headers, and that are opened again as the server ends them, the median time of a reply is compared
+with that of a round before and one after.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from serve.hosting.app import host
 from serve.hosting.server import Server, start
 from serve.settings import Replicas, Settings
 from tests.benchmarks import bench_model, goals
+from tests.benchmarks.serving import write_guard
 from tests.runs import replicas
 
 MAX_TRIES = 20
@@ -226,7 +228,7 @@ def main(requests: int = 2000, in_flight: int = 8) -> dict[str, float]:
         folder = Path(temporary)
         model = bench_model.write(folder / "model")
         settings = Settings(model=model, name="bench", version="first", port=0, replicas=Replicas(min=2, max=2),
-                            logs=folder / "logs")  # fmt: skip
+                            guard_folder=write_guard(folder / "guard"), logs=folder / "logs")  # fmt: skip
         return disturbed(settings, requests, in_flight) | switched(settings, requests, in_flight)
 
 
