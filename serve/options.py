@@ -60,6 +60,9 @@ class Replicas(Options):
     target_requests: int = Field(
         default=16, gt=0, description="Requests in flight of each replica, on average, that scaling aims at"
     )
+    idle_s: float = Field(
+        default=600.0, gt=0, description="Time with fewer requests than that, in seconds, after which a replica stops"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Replicas:

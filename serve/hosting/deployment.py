@@ -151,6 +151,7 @@ def _scale(settings: Settings) -> dict[str, Any]:
             "initial_replicas": max(1, replicas.min),  # a server is ready once it has answered
             "max_replicas": replicas.max,
             "target_ongoing_requests": replicas.target_requests,
+            "downscale_delay_s": replicas.idle_s,
         }
     }
 
