@@ -200,7 +200,7 @@ def serve(
     feedback: feedback_commands.FeedbackOpt = None, mask_feedback: arguments.MaskFeedbackOpt = None,
     replicas: arguments.ReplicasOpt = None, address: arguments.AddressOpt = None, app: arguments.AppOpt = None,
     route: arguments.RouteOpt = None, adapter: arguments.AdapterOpt = None, canary: arguments.CanaryOpt = None,
-    emit: arguments.EmitOpt = None,
+    resume_canary: arguments.ResumeCanaryOpt = False, emit: arguments.EmitOpt = None,
     as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Serve models: OpenAI-compatible API and chat page. A server of an alias follows it, see `rayse promote`.

@@ -135,6 +135,7 @@ class Settings(Hosting):
     canary: float = Field(
         default=0.0, ge=0, lt=1, description="Share of another model's requests that this one, of the same name, gets"
     )
+    canary_stopped: bool = Field(default=False, description="Whether this canary was stopped, and gets no request")
     adapter_of: str = Field(
         default="", description="Name of the model whose engine serves this one, as a LoRA adapter; default: its own"
     )

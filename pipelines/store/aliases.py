@@ -30,7 +30,7 @@ class Alias(BaseModel):
 class Decision(BaseModel):
     """A change of what is served, or of what is not. evidence: the figures that it rests on."""
 
-    action: str  # promote | rollback | canary_stopped | canary_passed | not_started
+    action: str  # promote | rollback | canary_stopped | canary_passed | canary_resumed | not_started
     alias: str
     at: str
     fingerprint: str = ""
@@ -85,6 +85,14 @@ def decisions(store: Store) -> list[Decision]:
     """All decisions, the oldest first."""
     texts = [store.read(name) for name in store.names("decisions")]
     return [Decision.model_validate_json(text) for text in texts if text is not None]
+
+
+def stopped_canary(store: Store, name: str, version: str) -> Decision | None:
+    """The decision that stopped this version of a model as a canary; None where none did, or it was resumed since."""
+    actions = ("canary_stopped", "canary_resumed")
+    of_it = [each for each in decisions(store) if each.action in actions and each.alias == name
+             and each.fingerprint == version]  # fmt: skip
+    return of_it[-1] if of_it and of_it[-1].action == "canary_stopped" else None
 
 
 def _move(store: Store, name: str, target: str, previous: list[str], **facts: Any) -> Decision:

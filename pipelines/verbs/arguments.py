@@ -158,6 +158,10 @@ ReplicasOpt = Annotated[
 AppOpt = Annotated[str | None, typer.Option(help="Name of the Ray Serve application. Default: rayse.")]
 RouteOpt = Annotated[str | None, typer.Option(help="Prefix of all paths, such as /chat. Default: /.")]
 CanaryOpt = Annotated[str | None, typer.Option(help="Another version and its share of requests: NAME:0.1.")]
+ResumeCanaryOpt = Annotated[
+    bool,
+    typer.Option("--resume-canary", help="Give a canary that was stopped its share again; the decision is recorded."),
+]
 EmitOpt = Annotated[
     Path | None,
     typer.Option(help="File for a Serve config, for `serve deploy` and KubeRay, in place of serving."),

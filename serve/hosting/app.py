@@ -171,9 +171,9 @@ def _watch(
             log(f"what is served stays: {error}")
             continue
         if following is not None:
-            following = following.model_copy(update={"port": settings.port})
-            if _take_over(settings, following, log, record):
-                settings, watch = following, Watch(following)
+            following = watch.with_stopped(following.model_copy(update={"port": settings.port}))
+            if _take_over(watch.settings, following, log, record):
+                watch = Watch(following)
 
 
 def _take_over(settings: Settings, following: Settings, log: Log, record: Record) -> bool:

@@ -20,13 +20,23 @@ PERIOD_S = 5.0
 
 
 class Watch:
-    """Watches the canaries of a server that runs. settings: of the server."""
+    """Watches the canaries of a server that runs. settings: of the server; canaries that were stopped stay so."""
 
     def __init__(self, settings: Settings):
-        self._settings = settings
-        self._canaries = [model for model in settings.models if model.canary]
-        self._stopped: list[str] = []
+        self.settings = settings
+        self._canaries = [model for model in settings.models if model.canary and not model.canary_stopped]
+        self._stopped: set[tuple[str, str]] = set()  # name and version
         self._next_s = time.monotonic() + PERIOD_S
+
+    def with_stopped(self, settings: Settings) -> Settings:
+        """Settings in which the canaries that were stopped here are stopped too, of the same names and versions."""
+        others = tuple(
+            other.model_copy(update={"canary_stopped": True})
+            if other.canary and (other.name, other.version) in self._stopped
+            else other
+            for other in settings.others
+        )
+        return settings.model_copy(update={"others": others})
 
     def decisions(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Decisions since the last call: (canary_stopped or canary_passed, evidence). A stopped one gets no request
@@ -36,27 +46,28 @@ class Watch:
         self._next_s = time.monotonic() + PERIOD_S
         import ray.serve
 
-        router = ray.serve.get_app_handle(self._settings.app)
-        for name in self._stopped:  # a router that was started anew does not know of it
+        router = ray.serve.get_app_handle(self.settings.app)
+        for name, _ in self._stopped:  # a router that was started anew does not know of it
             router.stop_canary.remote(name).result(timeout_s=30)
         if not self._canaries:
             return
         outcomes = router.outcomes.remote().result(timeout_s=30)
-        thumbs = count_thumbs(self._settings.feedback, self._settings.feedback_url)
+        thumbs = count_thumbs(self.settings.feedback, self.settings.feedback_url)
         for canary in list(self._canaries):
-            stable = next(model for model in self._settings.models if model.name == canary.name and not model.canary)
+            stable = next(model for model in self.settings.models if model.name == canary.name and not model.canary)
             evidence = {
                 "model": canary.name, "share": canary.canary, "version": canary.version, "serving": stable.version,
                 "canary": {**outcomes.get(canary.version, {}), **thumbs.get(canary.version, {})},
                 "stable": {**outcomes.get(stable.version, {}), **thumbs.get(stable.version, {})},
-                "rules": self._settings.canary_rules.model_dump(),
+                "rules": self.settings.canary_rules.model_dump(),
             }  # fmt: skip
-            reason = fault(evidence["canary"], evidence["stable"], self._settings.canary_rules)
-            if reason is None and evidence["canary"].get("requests", 0) < self._settings.canary_rules.requests:
+            reason = fault(evidence["canary"], evidence["stable"], self.settings.canary_rules)
+            if reason is None and evidence["canary"].get("requests", 0) < self.settings.canary_rules.requests:
                 continue  # not enough to say
             if reason is not None:
                 router.stop_canary.remote(canary.name).result(timeout_s=30)
-                self._stopped.append(canary.name)
+                self._stopped.add((canary.name, canary.version))
+                self.settings = self.with_stopped(self.settings)
             self._canaries.remove(canary)
             action = "canary_passed" if reason is None else "canary_stopped"
             yield action, {**evidence, "reason": reason or "no worse than the version beside it"}

@@ -82,7 +82,7 @@ def engines(settings: Settings) -> dict[str, Settings]:
     """The settings of each engine of a server, by its deployment's name; where they differ, it starts anew."""
     return {
         deployment_name(model): _with_threads(model, settings).model_copy(
-            update={"others": (), **engine_sizes(_adapters(model, settings))}
+            update={"others": (), "canary_stopped": False, **engine_sizes(_adapters(model, settings))}
         )
         for model in settings.engines
     }

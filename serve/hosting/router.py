@@ -58,7 +58,9 @@ class Router:
         server = Settings.model_validate_json(settings)
         self._limits, self._names = server.limits, list(dict.fromkeys(model.name for model in server.models))
         self._models = list(zip(server.models, [handle.options(stream=True) for handle in handles], strict=True))
-        self._shares = {model.name: model.canary for model in server.models if model.canary}
+        self._shares = {
+            model.name: model.canary for model in server.models if model.canary and not model.canary_stopped
+        }
         self._outcomes: dict[str, Outcomes] = defaultdict(Outcomes)  # by version
         self._random = random.Random()
 

@@ -49,12 +49,30 @@ def serve(store: Store, flags: Mapping[str, Any], *, recipe: ServeCluster | None
         print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
         return
     _check_database(settings)
+    if flags.get("resume_canary"):
+        settings = resume_canary(store, settings, options.canary)
     for model in settings.models:
         of = f", an adapter of {model.adapter_of}" if model.adapter_of else ""
         print(f"starting {model.name} ({model.model}){of}", file=sys.stderr)
         if model.adapter_of and (note := adapters.note(store, model)):
             print(note, file=sys.stderr)
+        if model.canary_stopped:
+            print(f"{model.name}: its canary {model.version} was stopped, and gets no request; expected another "
+                  f"version in --canary, none, or --resume-canary", file=sys.stderr)  # fmt: skip
     _host(store, settings, follow, bool(flags.get("as_json")))
+
+
+def resume_canary(store: Store, settings: Settings, canary: str | None) -> Settings:
+    """The settings with a share for the canary again, where it was stopped; keeps the decision."""
+    if canary is None:
+        raise UserError("--resume-canary: no canary to resume; expected --canary NAME:SHARE too")
+    others = list(settings.others)
+    for index, model in enumerate(others):
+        if model.canary_stopped:
+            aliases.keep(store, model.name, "canary_resumed", fingerprint=model.version, before=settings.version,
+                         reason="--resume-canary")  # fmt: skip
+            others[index] = model.model_copy(update={"canary_stopped": False})
+    return settings.model_copy(update={"others": tuple(others)})
 
 
 def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None], as_json: bool) -> None:
@@ -212,12 +230,16 @@ def load_service(
 ) -> Settings:
     """Settings of a server for several models, the first of which answers requests that name none.
 
-    names: as load_settings takes one; canary: `NAME:SHARE`, another version of the first model; adapter_names: those of
-    the first model, by their names in the API. options: of all."""
+    names: as load_settings takes one; canary: `NAME:SHARE`, another version of the first model, which gets no request
+    where the store's decisions say that it was stopped; adapter_names: those of the first model, by their names in the
+    API. options: of all."""
     first, *others = [load_settings(store, name, **options) for name in names or [None]]
     if canary is not None:
         name, share = parse_canary(canary)
-        others.append(load_settings(store, name, **options).model_copy(update={"name": first.name, "canary": share}))
+        loaded = load_settings(store, name, **options)
+        is_stopped = aliases.stopped_canary(store, first.name, loaded.version) is not None
+        placed = {"name": first.name, "canary": share, "canary_stopped": is_stopped}
+        others.append(loaded.model_copy(update=placed))
     for name, artifact in adapter_names.items():
         adapter = load_settings(store, artifact, **options).model_copy(update={"name": name})
         others.append(adapters.adapted(store, first, adapter))

@@ -9,14 +9,16 @@ import pytest
 
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
-from serve.hosting.canary import count_thumbs, fault
-from serve.settings import CanaryRules
+from serve.hosting import canary
+from serve.hosting.canary import Watch, count_thumbs, fault
+from serve.settings import CanaryRules, Settings
+from tests.serve.hosting.routing import Routed, answer, fail
 
 STABLE = {"requests": 1000, "error_rate": 0.01, "first_bytes_s": 0.2}
 
 
 @pytest.mark.parametrize(
-    ("canary", "reason"),
+    ("figures", "reason"),
     [
         ({}, None),
         ({"requests": 100, "error_rate": 0.03, "first_bytes_s": 0.4}, None),  # both at the bound
@@ -29,8 +31,8 @@ STABLE = {"requests": 1000, "error_rate": 0.01, "first_bytes_s": 0.2}
         ({"requests": 1, "up": 4, "down": 6}, "6 of 10 thumbs are down"),
     ],
 )
-def test_a_canary_is_stopped_by_errors_latency_or_feedback(canary: dict[str, float], reason: str | None) -> None:
-    actual = fault(canary, STABLE, CanaryRules())
+def test_a_canary_is_stopped_by_errors_latency_or_feedback(figures: dict[str, float], reason: str | None) -> None:
+    actual = fault(figures, STABLE, CanaryRules())
     assert actual is None if reason is None else actual is not None and actual.startswith(reason)
 
 
@@ -44,3 +46,24 @@ def test_thumbs_are_counted_by_version(tmp_path: Path) -> None:
         store.save(str(number), Opinion(thumb), Reply(str(number), [], "text", "m", version, {}, 0.0))
     store.close()
     assert count_thumbs(file) == {"a": {"up": 2, "down": 1}, "b": {"up": 0, "down": 1}}
+
+
+def versions(stable: str, of_canary: str) -> Settings:
+    """A server of a model with a canary that gets half of its requests."""
+    other = Settings(model=Path("model"), name="a", version=of_canary, canary=0.5)
+    return Settings(model=Path("model"), name="a", version=stable, others=(other,))
+
+
+def test_a_stopped_canary_stays_stopped_where_an_alias_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary, "PERIOD_S", 0.0)
+    routed, watch = Routed(versions("v1", "v2"), [answer, fail]), Watch(versions("v1", "v2"))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: routed.handle)
+    assert 40 < 200 - routed.ask_often("a", 200) < 160
+    ((action, evidence),) = watch.decisions()
+    assert (action, evidence["version"]) == ("canary_stopped", "v2") and routed.ask_often("a", 50) == 50
+    assert watch.settings.others[0].canary_stopped  # those that are deployed again where another version fails
+    following = watch.with_stopped(versions("v3", "v2"))  # the alias of the stable version moved
+    assert Routed(following, [answer, fail]).ask_often("a", 50) == 50
+    assert list(Watch(following).decisions()) == []
+    another = watch.with_stopped(versions("v3", "v4"))  # that of the canary did
+    assert Routed(another, [answer, fail]).ask_often("a", 50) < 50

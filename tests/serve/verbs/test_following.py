@@ -15,6 +15,7 @@ from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
 from serve.hosting.app import changed
 from serve.hosting.artifacts import ServingSpec
+from serve.hosting.deployment import engines
 from serve.settings import FEEDBACK_FILE, Settings
 from serve.verbs import commands
 from serve.verbs.promote import promote
@@ -74,6 +75,29 @@ def test_an_alias_moved_to_other_settings_of_the_same_weights_is_taken_up(store:
     assert changed(following, load()) == []
     aliases.promote(store, PRODUCTION, put(store, "third"), reason="", evidence={})
     assert changed(following, load()) == [(PRODUCTION, "first", "third", ["max_turns", "persona"])]
+
+
+def test_a_canary_that_was_stopped_stays_so_until_it_is_resumed_or_another(store: Store) -> None:
+    for fingerprint in ("second", "third"):
+        put(store, fingerprint)
+    aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
+
+    def stopped(canary: str) -> list[bool]:
+        loaded = commands.load_service(store, [PRODUCTION], f"{canary}:0.1", {})
+        return [model.canary_stopped for model in loaded.models]
+
+    assert stopped("second") == [False, False]
+    aliases.keep(store, PRODUCTION, "canary_stopped", fingerprint="second")
+    assert stopped("second") == [False, True] and stopped("third") == [False, False]
+    aliases.keep(store, "other", "canary_resumed", fingerprint="second")  # of another model
+    loaded = commands.load_service(store, [PRODUCTION], "second:0.1", {})
+    assert loaded.others[0].canary_stopped
+    assert engines(loaded) == engines(commands.resume_canary(store, loaded, "second:0.1")), "no engine starts anew"
+    assert stopped("second") == [False, False]
+    aliases.keep(store, PRODUCTION, "canary_stopped", fingerprint="second")
+    assert stopped("second") == [False, True]
+    with pytest.raises(UserError, match="--resume-canary: no canary to resume; expected --canary NAME:SHARE too"):
+        commands.resume_canary(store, loaded, None)
 
 
 def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
