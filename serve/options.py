@@ -94,10 +94,16 @@ class CanaryRules(Options):
     least_requests: int = Field(default=20, gt=0, description="Minimum number of requests before it is stopped")
     requests: int = Field(default=200, gt=0, description="Number of requests after which it has passed")
     max_error_rate: float = Field(
-        default=0.02, ge=0, description="Maximum share of failed requests (status 500 and above) over the other's"
+        default=0.02,
+        ge=0,
+        description="Maximum share of failed requests (status 500 and above, a stream that breaks "
+        "off or ends with an error) over the other's",
     )
     max_latency_ratio: float = Field(
-        default=2.0, gt=0, description="Maximum time to the first bytes, as a multiple of the other's"
+        default=2.0,
+        gt=0,
+        description="Maximum time to the first bytes, and for each token of whole replies, as a "
+        "multiple of the other's",
     )
     least_thumbs: int = Field(default=10, gt=0, description="Minimum number of thumbs before they count")
     max_thumbs_down: float = Field(default=0.5, ge=0, le=1, description="Maximum share of thumbs that are down")

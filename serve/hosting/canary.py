@@ -1,7 +1,8 @@
 """A canary: another version that gets a share of a model's requests, and none any more where it does worse.
 
-Compared are the share of failed requests and the time to the first bytes, as the router counts them, and the thumbs of
-the database of feedback. Every decision is handed out with its evidence.
+Compared are the share of failed requests, the time to the first bytes and that for each token of whole replies, as the
+router counts them (outcomes.py), and the thumbs of the database of feedback. Every decision is handed out with its
+evidence.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from serve.gateway.feedback import FeedbackStore
 from serve.settings import CanaryRules, Settings
 
 PERIOD_S = 5.0
+SLOWNESS = {"first_bytes_s": "to the first bytes", "token_s": "for each token of a whole reply"}
 
 
 class Watch:
@@ -57,8 +59,8 @@ class Watch:
             stable = next(model for model in self.settings.models if model.name == canary.name and not model.canary)
             evidence = {
                 "model": canary.name, "share": canary.canary, "version": canary.version, "serving": stable.version,
-                "canary": {**outcomes.get(canary.version, {}), **thumbs.get(canary.version, {})},
-                "stable": {**outcomes.get(stable.version, {}), **thumbs.get(stable.version, {})},
+                "canary": {**outcomes.get((canary.name, canary.version, True), {}), **thumbs.get(canary.version, {})},
+                "stable": {**outcomes.get((stable.name, stable.version, False), {}), **thumbs.get(stable.version, {})},
                 "rules": self.settings.canary_rules.model_dump(),
             }  # fmt: skip
             reason = fault(evidence["canary"], evidence["stable"], self.settings.canary_rules)
@@ -75,7 +77,8 @@ class Watch:
 
 def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules) -> str | None:
     """Why a canary is stopped, from its figures and those of the version beside it; None where nothing speaks against
-    it so far. Figures: requests, error_rate, first_bytes_s, up and down (thumbs).
+    it so far. Figures: those of Outcomes.facts, up and down (thumbs). A token takes longer where replies are short, so
+    that a canary whose whole replies come no later is not too slow.
 
     >>> fault({"requests": 50, "error_rate": 0.5}, {}, CanaryRules())
     'error rate 0.50 of 50 requests; expected at most 0.02 more than 0.00'
@@ -86,10 +89,13 @@ def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules
         if rate > usual + rules.max_error_rate:
             return (f"error rate {rate:.2f} of {requests:.0f} requests; expected at most {rules.max_error_rate:g} more "
                     f"than {usual:.2f}")  # fmt: skip
-        wait_s, usual_s = canary.get("first_bytes_s", 0.0), stable.get("first_bytes_s", 0.0)
-        if stable.get("requests", 0) >= rules.least_requests and wait_s > rules.max_latency_ratio * usual_s:
-            return (f"{wait_s:.2f} s to the first bytes; expected at most {rules.max_latency_ratio:g} x the "
-                    f"{usual_s:.2f} s of the version beside it")  # fmt: skip
+    if min(canary.get("replies", 0), stable.get("replies", 0)) >= rules.least_requests:
+        for name, what in SLOWNESS.items():
+            seconds, usual_s = canary.get(name, 0.0), stable.get(name, 0.0)
+            is_brief = name == "token_s" and canary.get("reply_s", 0.0) <= stable.get("reply_s", 0.0)
+            if seconds > rules.max_latency_ratio * usual_s and not is_brief:
+                return (f"{seconds:.3g} s {what}; expected at most {rules.max_latency_ratio:g} x the {usual_s:.3g} s "
+                        f"of the version beside it")  # fmt: skip
     num_thumbs = canary.get("up", 0) + canary.get("down", 0)
     if num_thumbs >= rules.least_thumbs and canary.get("down", 0) > rules.max_thumbs_down * num_thumbs:
         return (f"{canary['down']:.0f} of {num_thumbs:.0f} thumbs are down; expected at most a share of "

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -23,31 +22,10 @@ from ray.exceptions import RayActorError
 from serve.gateway import asgi, metrics, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Event, Receive, Scope, Send
 from serve.gateway.routes import GENERATION
+from serve.hosting.outcomes import Outcomes, Passing
 from serve.settings import Settings
 
-UNCOUNTED = (401, 403, 429)  # refused before the model had a part in it
-LEFT = 499  # the client did, before a response began
-
-
-class Outcomes:
-    """What became of the requests of one version: their number, failed ones, and the time to the first bytes."""
-
-    def __init__(self) -> None:
-        self.requests, self.failed, self.first_bytes_s = 0, 0, 0.0
-
-    def count(self, status: int, first_bytes_s: float) -> None:
-        """Counts a request by its response's status, 0 where none came."""
-        if status in (*UNCOUNTED, LEFT):
-            return
-        self.requests += 1
-        self.failed += status == 0 or status >= 500
-        self.first_bytes_s += first_bytes_s
-
-    def facts(self) -> dict[str, float]:
-        """requests, error_rate (status 500 and above, or none), and first_bytes_s on average."""
-        total = max(1, self.requests)
-        return {"requests": self.requests, "error_rate": self.failed / total,
-                "first_bytes_s": self.first_bytes_s / total}  # fmt: skip
+Key = tuple[str, str, bool]  # of a model: name, version, whether it is the canary
 
 
 @ray.serve.ingress()
@@ -61,7 +39,7 @@ class Router:
         self._shares = {
             model.name: model.canary for model in server.models if model.canary and not model.canary_stopped
         }
-        self._outcomes: dict[str, Outcomes] = defaultdict(Outcomes)  # by version
+        self._outcomes: dict[Key, Outcomes] = defaultdict(Outcomes)
         self._random = random.Random()
 
     async def __serve_build_asgi_app__(self) -> App:
@@ -72,9 +50,9 @@ class Router:
 
         return app
 
-    async def outcomes(self) -> dict[str, dict[str, float]]:
-        """What became of the requests so far, by the version of the model."""
-        return {version: outcomes.facts() for version, outcomes in self._outcomes.items()}
+    async def outcomes(self) -> dict[Key, dict[str, float]]:
+        """What became of the requests so far, by model."""
+        return {key: outcomes.facts() for key, outcomes in self._outcomes.items()}
 
     async def stop_canary(self, name: str) -> None:
         """Sends all requests for a model to the version that is no canary."""
@@ -108,18 +86,17 @@ class Router:
         if name is not None and name not in self._names:
             return await self._refuse(name, scope, body, send)
         model, handle = self._choose(name or self._names[0], may_be_canary=is_generation)
-        status, first_bytes_s, start = 0, 0.0, time.monotonic()
+        response = Passing()
         try:
             async for event in _events(handle, scope, body, model.name):
-                if event["type"] == "http.response.start":
-                    status, first_bytes_s = event["status"], time.monotonic() - start
+                response.note(event)
                 await send(event)
         except asyncio.CancelledError:
-            status = status or LEFT
+            response.leave()
             raise
         finally:
             if is_generation:
-                self._outcomes[model.version].count(status, first_bytes_s)
+                self._outcomes[model.name, model.version, bool(model.canary)].count(response)
 
     def _choose(self, name: str, *, may_be_canary: bool) -> tuple[Settings, Any]:
         """The model of this name, or its canary."""

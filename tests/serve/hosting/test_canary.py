@@ -14,18 +14,24 @@ from serve.hosting.canary import Watch, count_thumbs, fault
 from serve.settings import CanaryRules, Settings
 from tests.serve.hosting.routing import Routed, answer, fail
 
-STABLE = {"requests": 1000, "error_rate": 0.01, "first_bytes_s": 0.2}
+STABLE = {"requests": 1000, "error_rate": 0.01, "replies": 990, "first_bytes_s": 0.2, "reply_s": 2.0, "token_s": 0.02}
+QUICK_START = {"requests": 100, "error_rate": 0.0, "replies": 100, "first_bytes_s": 0.2}
 
 
 @pytest.mark.parametrize(
     ("figures", "reason"),
     [
         ({}, None),
-        ({"requests": 100, "error_rate": 0.03, "first_bytes_s": 0.4}, None),  # both at the bound
+        ({"requests": 100, "error_rate": 0.03, "replies": 97, "first_bytes_s": 0.4}, None),  # both at the bound
         ({"requests": 100, "error_rate": 0.04, "first_bytes_s": 0.2}, "error rate 0.04 of 100 requests"),
         ({"requests": 19, "error_rate": 1.0, "first_bytes_s": 9.0}, None),  # too few to say
         ({"requests": 20, "error_rate": 1.0, "first_bytes_s": 0.0}, "error rate 1.00 of 20"),
-        ({"requests": 100, "error_rate": 0.0, "first_bytes_s": 0.41}, "0.41 s to the first bytes"),
+        ({"requests": 100, "error_rate": 0.0, "replies": 100, "first_bytes_s": 0.41}, "0.41 s to the first bytes"),
+        ({"requests": 100, "error_rate": 0.02, "replies": 19, "first_bytes_s": 9.0}, None),  # too few to say
+        (QUICK_START | {"reply_s": 20.0, "token_s": 0.2}, "0.2 s for each token of a whole reply"),
+        (QUICK_START | {"reply_s": 4.0, "token_s": 0.04}, None),  # at the bound
+        (QUICK_START | {"reply_s": 20.0, "token_s": 0.02}, None),  # ten times longer replies
+        (QUICK_START | {"reply_s": 0.9, "token_s": 0.09}, None),  # short ones: most of it is the time to the first
         ({"requests": 1, "up": 4, "down": 5}, None),
         ({"requests": 1, "up": 5, "down": 5}, None),  # at the bound
         ({"requests": 1, "up": 4, "down": 6}, "6 of 10 thumbs are down"),

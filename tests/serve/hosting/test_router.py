@@ -3,29 +3,144 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
 
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from serve.gateway import receipts
-from serve.gateway.asgi import Receive, Scope, Send
+from serve.gateway.asgi import DONE, ApiError, Event, Receive, Scope, Send, sse_event
 from serve.hosting.deployment import deployment_name
 from serve.hosting.engine import local
+from serve.hosting.outcomes import Outcomes, Passing
 from serve.hosting.replica import events_of
-from serve.hosting.router import Outcomes, order_of_feedback
+from serve.hosting.router import order_of_feedback
 from serve.settings import Settings
+from tests.serve.hosting.routing import Routed, Script, answer, fail, part, start
 
 MODEL = Path("model")
 
 
 def test_requests_that_no_model_had_a_part_in_are_not_counted() -> None:
     outcomes = Outcomes()
-    for status in (200, 404, 500, 0, 401, 403, 429, 499):
-        outcomes.count(status, 0.5 if status else 0.0)
-    assert outcomes.facts() == {"requests": 4, "error_rate": 0.5, "first_bytes_s": 1.5 / 4}
+    for status in (200, 404, 500, 401, 403, 429):
+        outcomes.count(passed(start(status), part(more=False)))
+    outcomes.count(Passing())  # no response
+    (left := Passing()).leave()
+    outcomes.count(left)
+    facts = outcomes.facts()
+    assert (facts["requests"], facts["error_rate"], facts["replies"]) == (4, 0.5, 1)
+
+
+def passed(*events: Event) -> Passing:
+    """A response of these events."""
+    response = Passing()
+    for event in events:
+        response.note(event)
+    return response
+
+
+def script(*bodies: bytes, more: bool = False, error: Exception | None = None) -> Script:
+    """A stream of these parts, the last of which says whether more come; or an error comes after them."""
+
+    async def respond() -> AsyncIterator[Event]:
+        yield start()
+        for number, each in enumerate(bodies, 1):
+            yield part(each, more=more or error is not None or number < len(bodies))
+        if error is not None:
+            raise error
+
+    return respond
+
+
+TEXT = sse_event({"choices": [{"index": 0, "delta": {"content": 'x\ndata: {"error": 1}\nevent: error\n'}}]})
+LIMIT = sse_event(ApiError(504, "the reply took longer than 300 s", code="timeout").body)
+RESPONSE_FAILED = b"event: response.failed\n" + sse_event({"type": "response.failed"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "error_rate"),
+    [
+        (script(TEXT, TEXT + DONE), 0.0),
+        (script(TEXT, sse_event({"choices": [], "usage": {"completion_tokens": 3}}) + DONE), 0.0),
+        (script(TEXT, LIMIT + DONE), 1.0),
+        (script(TEXT, b'data: {"error": {"message": "the engine is dead"}}\n\n', DONE), 1.0),
+        (script(TEXT, RESPONSE_FAILED), 1.0),
+        (script(TEXT, TEXT, more=True), 1.0),  # its last part never comes
+        (script(TEXT, error=RayActorError()), 1.0),
+        (script(error=ValueError("of the engine")), 1.0),
+        (fail, 1.0),
+    ],
+)
+def test_a_stream_that_breaks_off_or_ends_with_an_error_is_a_failure(answer: Script, error_rate: float) -> None:
+    routed = Routed(Settings(model=MODEL, name="a", version="v1"), [answer])
+    with contextlib.suppress(RayActorError, ValueError):
+        asyncio.run(routed.ask("a"))
+    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    assert (facts["requests"], facts["error_rate"], facts["replies"]) == (1, error_rate, 1 - error_rate)
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_failure() -> None:
+    async def stall() -> AsyncIterator[Event]:
+        yield start()
+        yield part(TEXT)
+        await asyncio.Event().wait()
+
+    async def leave() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await routed.ask("a")
+
+    routed = Routed(Settings(model=MODEL, name="a", version="v1"), [stall])
+    asyncio.run(leave())
+    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    assert (facts["requests"], facts["error_rate"]) == (1, 0.0)
+
+
+def test_times_are_those_of_whole_replies_and_no_failure_lowers_them() -> None:
+    async def slow() -> AsyncIterator[Event]:
+        yield start()
+        for number in range(4):
+            await asyncio.sleep(0.05)
+            yield part(TEXT, more=number < 3)
+
+    async def counted() -> AsyncIterator[Event]:  # no stream
+        await asyncio.sleep(0.2)
+        yield start()
+        yield part(b'{"usage": {"completion_tokens": 20, "completion_tokens_details": {}}}', more=False)
+
+    async def refused() -> AsyncIterator[Event]:
+        yield start(400)
+        yield part(b"{}", more=False)
+
+    scripts = iter([slow, *[fail] * 30, script(TEXT, LIMIT), refused])
+    routed = Routed(Settings(model=MODEL, name="a"), [lambda: next(scripts)()])
+    routed.ask_often("a", 33)
+    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    assert facts["requests"] == 33 and facts["replies"] == 1 and facts["error_rate"] == 31 / 33
+    assert facts["first_bytes_s"] < 0.15 and facts["reply_s"] >= 0.2 and facts["token_s"] == facts["reply_s"] / 4
+    routed = Routed(Settings(model=MODEL, name="a"), [counted])
+    routed.ask_often("a", 1)
+    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    assert facts["reply_s"] >= 0.2 and facts["token_s"] == facts["reply_s"] / 20
+
+
+def test_outcomes_are_those_of_a_name_and_a_version() -> None:
+    """Two names of one artifact, and a canary of the same weights with another persona."""
+    others = (Settings(model=MODEL, name="b", version="v1"),
+              Settings(model=MODEL, name="a", version="v1", canary=0.5))  # fmt: skip
+    routed = Routed(Settings(model=MODEL, name="a", version="v1", others=others), [answer, fail, fail])
+    routed.ask_often("b", 3)
+    answered = routed.ask_often("a", 100)
+    outcomes = asyncio.run(routed.router.outcomes())
+    rates = {key: (facts["requests"], facts["error_rate"]) for key, facts in outcomes.items()}
+    assert rates == {("a", "v1", False): (answered, 0.0), ("b", "v1", False): (3, 1.0),
+                     ("a", "v1", True): (100 - answered, 1.0)}  # fmt: skip
 
 
 def test_the_model_that_wrote_a_reply_is_asked_first_by_its_receipt() -> None:

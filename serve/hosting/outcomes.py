@@ -1,0 +1,78 @@
+"""What became of the requests of a model, as the events of its responses show it: failures, and times of whole replies.
+
+events ──Passing──► Outcomes.count ──facts──► canary.py
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from serve.gateway.asgi import Event
+
+UNCOUNTED = (401, 403, 429)  # refused before the model had a part in it
+LEFT = 499  # the client did, before a response began
+# No text of a reply can look like these: JSON writes its line breaks and quotes with a backslash.
+ERROR_EVENT = re.compile(rb"^(?:data: ?\{\"error\"|event: ?(?:error|response\.failed)$)", re.MULTILINE)
+NUM_TOKENS = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
+
+
+class Passing:
+    """One response on its way to the client. status: of HTTP, 0 before it begins. tokens: of the reply, as its usage
+    says, or else the events of its stream. Times are seconds from the request on."""
+
+    def __init__(self) -> None:
+        self._start, self.status, self.tokens = time.monotonic(), 0, 0
+        self.first_bytes_s = self.last_bytes_s = 0.0
+        self._is_complete = self._has_error = self._has_usage = False
+
+    def note(self, event: Event) -> None:
+        """Notes one event of the response, before it is sent on."""
+        self.last_bytes_s = time.monotonic() - self._start
+        if event["type"] == "http.response.start":
+            self.status, self.first_bytes_s = event["status"], self.last_bytes_s
+            return
+        body = event.get("body", b"")
+        self._is_complete = not event.get("more_body", False)
+        self._has_error = self._has_error or ERROR_EVENT.search(body) is not None
+        if counts := NUM_TOKENS.findall(body):
+            self.tokens, self._has_usage = int(counts[-1]), True
+        elif not self._has_usage:
+            self.tokens += body.count(b"data: {")
+
+    def leave(self) -> None:
+        """Notes that the client left: what it has got so far is no failure."""
+        self.status, self._is_complete = self.status or LEFT, True
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has an error of the server, or of its stream, or breaks off."""
+        return self.status == 0 or self.status >= 500 or self._has_error or not self._is_complete
+
+
+class Outcomes:
+    """What became of the requests of one version: their number, failed ones, and the times of its replies."""
+
+    def __init__(self) -> None:
+        self._requests, self._failed, self._replies, self._tokens = 0, 0, 0, 0
+        self._first_bytes_s, self._reply_s = 0.0, 0.0
+
+    def count(self, response: Passing) -> None:
+        """Counts a request by its response. Times are those of replies: what fails, or is refused, may be quick."""
+        if response.status in (*UNCOUNTED, LEFT):
+            return
+        self._requests += 1
+        self._failed += response.failed
+        if response.status == 200 and not response.failed:
+            self._replies += 1
+            self._tokens += response.tokens
+            self._first_bytes_s += response.first_bytes_s
+            self._reply_s += response.last_bytes_s
+
+    def facts(self) -> dict[str, float]:
+        """requests, error_rate (status 500 and above, none, or a reply that ends in an error), replies (the others of
+        status 200), and of these first_bytes_s and reply_s on average, and token_s (seconds for each token)."""
+        replies = max(1, self._replies)
+        return {"requests": self._requests, "error_rate": self._failed / max(1, self._requests),
+                "replies": self._replies, "first_bytes_s": self._first_bytes_s / replies,
+                "reply_s": self._reply_s / replies, "token_s": self._reply_s / max(1, self._tokens)}  # fmt: skip
