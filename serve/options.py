@@ -46,10 +46,15 @@ class Limits(Options):
     header_s: int = Field(
         default=10, gt=0, description="Maximum time for a client to send its headers, in seconds (408 beyond it)"
     )
-    drain_s: float = Field(
-        default=30.0, gt=0, description="Maximum time that requests in flight get to end, in seconds, when the server "
-        "stops or another version of the model takes over"
+    drain_s: float | None = Field(
+        default=None, gt=0, description="Maximum time that requests in flight get to end, in seconds, when the server "
+        "stops, another version of the model takes over or a replica is no longer needed; default: request_s"
     )  # fmt: skip
+
+    @property
+    def longest_drain_s(self) -> float:
+        """drain_s, by default as long as the longest reply takes."""
+        return self.request_s if self.drain_s is None else self.drain_s
 
 
 class Replicas(Options):

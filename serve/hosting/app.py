@@ -35,6 +35,8 @@ from serve.hosting.readiness import wait_until_steady
 from serve.settings import SHARED, Settings
 
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
+END_S = 30.0  # beside the time of requests, until Ray has ended the replicas
+QUIET_END_S = 5.0  # an end without requests takes less
 Log = Callable[[str], object]
 """Takes a line for whoever started the server."""
 Record = Callable[[str, dict[str, Any]], object]
@@ -52,7 +54,7 @@ def host(
 ) -> None:
     """Serves until `stop` is set, or Ctrl-C or SIGTERM comes. Calls on_ready(url, seconds since the start) once ready.
 
-    Requests in flight get limits.drain_s to end. follow: called every second; other settings of the same address that
+    Requests in flight get limits.longest_drain_s to end. follow: called every second; other settings of the same address that
     it returns take over without a failed request. record: keeps the decision on a canary, with its evidence.
 
     Raises UserError for unsafe or impossible settings, ClusterError where the port is taken or the model does not
@@ -130,8 +132,28 @@ def _serve(
         _watch(settings, stop, log, follow, record)
     finally:
         if ray.is_initialized():
-            ray.serve.delete(settings.app)  # requests in flight get limits.drain_s
-            joined.end_key_counter(settings)
+            try:
+                _end(settings, log)
+            finally:  # a second Ctrl-C
+                joined.end_key_counter(settings)
+
+
+def _end(settings: Settings, log: Log) -> None:
+    """Removes the application, once the requests in flight have ended or limits.longest_drain_s are over."""
+    import ray.serve
+
+    drain_s, start = settings.limits.longest_drain_s, time.monotonic()
+    ray.serve.delete(settings.app, _blocking=False)  # which would wait for 60 s at most
+    was_said = False
+    while settings.app in ray.serve.status().applications:
+        waited_s = time.monotonic() - start
+        if waited_s > drain_s + END_S:
+            raise ClusterError(f"the application {settings.app} did not end within {waited_s:.0f} s. Logs: "
+                               f"{log_location()}")  # fmt: skip
+        if waited_s > QUIET_END_S and not was_said:
+            log(f"requests in flight get {drain_s:g} s to end; Ctrl-C or SIGTERM once more ends the server at once")
+            was_said = True
+        time.sleep(serve_private.POLL_S)
 
 
 def deploy(settings: Settings) -> None:

@@ -135,7 +135,7 @@ def _deployment(
 
 def _shutdown(settings: Settings) -> dict[str, Any]:
     return {
-        "graceful_shutdown_timeout_s": settings.limits.drain_s,
+        "graceful_shutdown_timeout_s": settings.limits.longest_drain_s,
         "graceful_shutdown_wait_loop_s": SHUTDOWN_POLL_S,
     }
 

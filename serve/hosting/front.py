@@ -10,12 +10,15 @@ edits the configuration and then becomes the real one.
 
 from __future__ import annotations
 
+import math
 import stat
 from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.rendezvous import reserve_port
 from serve.settings import Settings
+
+HARD_STOP_S = 30  # beside the time of requests
 
 # Edits of the configuration's text: statistics and metrics move from ports on every interface to sockets in our private
 # folder; the front's port is bound to the user's address, while Ray Serve and its replicas stay on loopback; a health
@@ -82,6 +85,8 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         # request that ends replicas does not end them all.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "1",
+        # A HAProxy that has reloaded its configuration ends its connections then, 120 s later by default.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(settings.limits.longest_drain_s) + HARD_STOP_S),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 s are too short on a busy machine
         # Until HAProxy no longer sends requests to a replica that ends; 30 s are meant for load balancers in front.

@@ -26,7 +26,7 @@ from pipelines.errors import UserError
 from serve.settings import Settings
 
 START_TIMEOUT_S = 900.0  # enough for a large model from a slow disk; a small one takes half a minute
-STOP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0  # beside the time that requests in flight get
 TERMINATE_TIMEOUT_S = 20.0
 # Variables that point to the parent's Ray, or to the front of another server.
 PARENT_VARIABLES = (IN_JOB, "RAY_ADDRESS", "RAY_SERVE_HAPROXY_BINARY_PATH")
@@ -35,24 +35,26 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Server:
-    """A server that is ready. ready_s: seconds from its start until then; log: file with what its process printed."""
+    """A server that is ready. ready_s: seconds from its start until then; log: file with what its process printed;
+    stop_timeout_s: how long its end may take."""
 
     url: str
     ready_s: float
     log: Path
     process: subprocess.Popen[str]
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
     def close(self) -> None:
         """Stops the server and waits for its end. May be called twice. Raises ClusterError where it must be killed."""
         if self.process.stdin and not self.process.stdin.closed:
             self.process.stdin.close()
         try:
-            self.process.wait(STOP_TIMEOUT_S)
+            self.process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise ClusterError(
-                f"the server did not stop within {STOP_TIMEOUT_S:g} s and was killed. Log: {self.log}"
+                f"the server did not stop within {self.stop_timeout_s:g} s and was killed. Log: {self.log}"
             ) from None
 
     def __enter__(self) -> Server:
@@ -82,7 +84,8 @@ def start(settings: Settings, *, timeout_s: float = START_TIMEOUT_S) -> Server:
     finally:
         timer.cancel()
     if "url" in report:
-        return Server(report["url"], report["ready_s"], Path(log), process)
+        stop_timeout_s = settings.limits.longest_drain_s + STOP_TIMEOUT_S
+        return Server(report["url"], report["ready_s"], Path(log), process, stop_timeout_s)
     process.wait()
     if report.get("kind") == "user":
         raise UserError(report["error"])

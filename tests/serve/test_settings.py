@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.errors import UserError
-from serve.settings import Replicas, Settings
+from serve.hosting import deployment, front
+from serve.settings import Limits, Replicas, Settings
 from tests.tiny_models import Tiny
 
 
@@ -36,6 +39,15 @@ def test_models_of_one_server_have_different_names_and_one_address(tiny: Tiny) -
     assert first.model_copy(update={"others": (canary,)}).check().models[1].canary == 0.1
     with pytest.raises(UserError, match="canary other: expected a model of the same name"):
         first.model_copy(update={"others": (canary.model_copy(update={"name": "other"}),)}).check()
+
+
+def test_requests_in_flight_get_as_long_as_a_reply_may_take(tmp_path: Path) -> None:
+    for limits, drain_s in ((Limits(), 300), (Limits(request_s=700.5), 700.5), (Limits(drain_s=5), 5)):
+        settings = Settings(model=tmp_path, limits=limits)
+        assert deployment._shutdown(settings)["graceful_shutdown_timeout_s"] == drain_s
+        # HAProxy that reloads, as it does where versions change, must not end them before.
+        assert int(front.environment(tmp_path, settings)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > drain_s
+        assert Settings.model_validate_json(settings.model_dump_json()).limits.longest_drain_s == drain_s
 
 
 @pytest.mark.parametrize("route", ["", "chat", "/chat/", "//", "/a b", "/{x}"])
