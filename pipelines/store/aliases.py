@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.store.artifacts import Artifact, Store
 
 NAME = re.compile(r"[A-Za-z][\w-]*")
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class Alias(BaseModel):
@@ -40,9 +41,8 @@ class Decision(BaseModel):
 
 
 def read(store: Store, name: str) -> Alias | None:
-    """The alias of this name; None if there is none."""
-    text = store.read(f"aliases/{name}.json") if NAME.fullmatch(name) else None
-    return None if text is None else Alias.model_validate_json(text)
+    """The alias of this name; None if there is none. Raises UserError where its file is damaged."""
+    return _record(store, f"aliases/{name}.json", Alias) if NAME.fullmatch(name) else None
 
 
 def promote(store: Store, name: str, artifact: Artifact, *, reason: str, evidence: dict[str, Any]) -> Decision:
@@ -82,9 +82,9 @@ def keep(store: Store, alias: str, action: str, **facts: Any) -> Decision:
 
 
 def decisions(store: Store) -> list[Decision]:
-    """All decisions, the oldest first."""
-    texts = [store.read(name) for name in store.names("decisions")]
-    return [Decision.model_validate_json(text) for text in texts if text is not None]
+    """All decisions, the oldest first. Raises UserError where the file of one is damaged."""
+    records = [_record(store, name, Decision) for name in store.names("decisions")]
+    return [decision for decision in records if decision is not None]
 
 
 def stopped_canary(store: Store, name: str, version: str) -> Decision | None:
@@ -93,6 +93,16 @@ def stopped_canary(store: Store, name: str, version: str) -> Decision | None:
     of_it = [each for each in decisions(store) if each.action in actions and each.alias == name
              and each.fingerprint == version]  # fmt: skip
     return of_it[-1] if of_it and of_it[-1].action == "canary_stopped" else None
+
+
+def _record(store: Store, name: str, cls: type[Record]) -> Record | None:
+    """A record of the store; None if there is none."""
+    try:
+        text = store.read(name)
+        return None if text is None else cls.model_validate_json(text)
+    except ValueError:  # no JSON, other fields, no UTF-8
+        raise UserError(f"{store.location}/{name}: is damaged, and is no {cls.__name__.lower()} any more; restore the "
+                        f"file, or remove it") from None  # fmt: skip
 
 
 def _move(store: Store, name: str, target: str, previous: list[str], **facts: Any) -> Decision:

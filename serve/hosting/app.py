@@ -35,6 +35,8 @@ from serve.hosting.readiness import wait_until_steady
 from serve.settings import SHARED, Settings
 
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
+UNSERVED = (UserError, ClusterError, OSError, ValueError)
+"""Errors of what is to take over, such as files that are damaged (pydantic's and json's are ValueErrors)."""
 END_S = 30.0  # beside the time of requests, until Ray has ended the replicas
 QUIET_END_S = 5.0  # an end without requests takes less
 Log = Callable[[str], object]
@@ -54,8 +56,8 @@ def host(
 ) -> None:
     """Serves until `stop` is set, or Ctrl-C or SIGTERM comes. Calls on_ready(url, seconds since the start) once ready.
 
-    Requests in flight get limits.longest_drain_s to end. follow: called every second; other settings of the same address that
-    it returns take over without a failed request. record: keeps the decision on a canary, with its evidence.
+    Requests in flight get limits.longest_drain_s to end. follow: called every second; other settings of the same
+    address that it returns take over without a failed request. record: keeps the decision on a canary, with its evidence.
 
     Raises UserError for unsafe or impossible settings, ClusterError where the port is taken or the model does not
     start, KeyboardInterrupt where it is stopped before it was ready."""
@@ -178,7 +180,7 @@ def _watch(
     record: Record,
 ) -> None:
     """Serves until `stop` is set: moves to the settings that `follow` returns, and watches canaries."""
-    watch = Watch(settings)
+    watch, problem, record = Watch(settings), "", _logging(record, log)
     while not stop.wait(1.0):
         _check_ray()
         try:
@@ -189,13 +191,28 @@ def _watch(
             log(f"canary: {type(error).__name__}: {error}")
         try:
             following = follow()
-        except (UserError, ClusterError, OSError) as error:  # what was promoted cannot be loaded
-            log(f"what is served stays: {error}")
+        except UNSERVED as error:  # what was promoted cannot be loaded
+            if str(error) != problem:  # it may be tried again each second
+                problem = str(error)
+                log(f"what is served stays: {problem}")
             continue
+        problem = ""
         if following is not None:
             following = watch.with_stopped(following.model_copy(update={"port": settings.port}))
             if _take_over(watch.settings, following, log, record):
                 watch = Watch(following)
+
+
+def _logging(record: Record, log: Log) -> Record:
+    """A `record` whose errors, such as of a full store, are lines of the log: the server goes on."""
+
+    def record_or_log(action: str, evidence: dict[str, Any]) -> None:
+        try:
+            record(action, evidence)
+        except Exception as error:
+            log(f"{action} is not recorded: {type(error).__name__}: {error}")
+
+    return record_or_log
 
 
 def _take_over(settings: Settings, following: Settings, log: Log, record: Record) -> bool:
@@ -208,12 +225,12 @@ def _take_over(settings: Settings, following: Settings, log: Log, record: Record
     try:
         _check_spare_gpus(settings, following)
         deploy(following.check())
-    except (ClusterError, UserError) as error:
+    except UNSERVED as error:
         for change in changes:
             log(f"{change.name}: version {change.now} does not start, what was served before stays: {error}")
             record("not_started", {"model": change.name, "version": change.now, "serving": change.before,
                                    "settings": change.settings, "reason": str(error)})  # fmt: skip
-        if isinstance(error, ClusterError):
+        if not isinstance(error, UserError):  # which comes before anything is deployed
             deploy(settings)
         return False
     for change in changes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from pipelines.store.artifacts import Artifact, Manifest, Store
 from pipelines.verbs.arguments import PRODUCTION
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
+from serve.hosting import app
 from serve.hosting.app import changed
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.deployment import engines
@@ -55,6 +58,57 @@ def test_a_model_that_could_not_be_loaded_is_tried_again(store: Store, error: Ex
     assert decisions == ([] if is_tried_again else [(PRODUCTION, "second", "bad")])
     assert follow() == (following if is_tried_again else None)
     assert follow() is None
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"{}", b"\xff", b"[1]"])
+def test_a_damaged_alias_or_decision_is_an_error_that_names_the_file(store: Store, text: bytes) -> None:
+    aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
+    follow = commands.Follower(store, [PRODUCTION], lambda: Settings(model=store.root))
+    (decision,) = (store.root / "decisions").iterdir()
+    file = store.root / "aliases" / f"{PRODUCTION}.json"
+    good = file.read_bytes(), decision.read_bytes()
+    file.write_bytes(text)
+    for read in (follow, lambda: commands.load_service(store, [PRODUCTION], None, {})):
+        with pytest.raises(UserError, match=f"{file}: is damaged, and is no alias any more; restore the file"):
+            read()
+    file.write_bytes(good[0])
+    assert follow() is None
+    decision.write_bytes(text)
+    with pytest.raises(UserError, match=f"{decision}: is damaged, and is no decision any more"):
+        aliases.decisions(store)
+
+
+def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop of a server, without Ray: an alias that is damaged, mended, and moved to a folder that is no model."""
+    monkeypatch.setattr(app, "_check_ray", lambda: None)
+    monkeypatch.setattr(app, "_check_spare_gpus", lambda settings, following: None)
+    aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
+    load = lambda: commands.load_service(store, [PRODUCTION], None, {})  # noqa: E731
+    settings, follow, file = (
+        load(),
+        commands.Follower(store, [PRODUCTION], load),
+        store.root / "aliases/production.json",
+    )
+    stop, log, calls, good = threading.Event(), list[str](), iter(range(9)), file.read_text()
+
+    def following() -> Settings | None:
+        number = next(calls)
+        if number in (0, 2):
+            file.write_text("{" if number == 0 else good)
+        if number == 3:
+            aliases.promote(store, PRODUCTION, put(store, "second"), reason="", evidence={})
+        if number == 4:
+            stop.set()
+        return follow()
+
+    def record(action: str, evidence: dict[str, Any]) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(stop, "wait", lambda timeout: stop.is_set())  # without the second between two looks
+    app._watch(settings, stop, log.append, following, record)
+    assert log[0].startswith(f"what is served stays: {file}: is damaged, and is no alias any more; restore the file")
+    assert len(log) == 3 and "version second does not start, what was served before stays" in log[1]
+    assert log[2] == "not_started is not recorded: OSError: disk full"
 
 
 def test_an_alias_moved_to_other_settings_of_the_same_weights_is_taken_up(store: Store) -> None:
