@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,8 @@ def host(
     """Serves until `stop` is set, or Ctrl-C or SIGTERM comes. Calls on_ready(url, seconds since the start) once ready.
 
     Requests in flight get limits.longest_drain_s to end. follow: called every second; other settings of the same
-    address that it returns take over without a failed request. record: keeps the decision on a canary, with its evidence.
+    address that it returns take over without a failed request. record: keeps the decision on a canary, with its
+    evidence.
 
     Raises UserError for unsafe or impossible settings, ClusterError where the port is taken or the model does not
     start, KeyboardInterrupt where it is stopped before it was ready."""
@@ -223,7 +224,7 @@ def _take_over(settings: Settings, following: Settings, log: Log, record: Record
         log("an alias names the same weights now, with the same settings: nothing changes")
         return False
     try:
-        _check_spare_gpus(settings, following)
+        _check_spare(settings, following)
         deploy(following.check())
     except UNSERVED as error:
         for change in changes:
@@ -266,17 +267,39 @@ def changed(settings: Settings, following: Settings) -> list[Change]:
     return changes
 
 
-def _check_spare_gpus(settings: Settings, following: Settings) -> None:
-    """Raises UserError where this machine has no GPUs for other versions beside those that are served."""
+def _check_spare(settings: Settings, following: Settings) -> None:
+    """Raises UserError where this machine has no GPUs, or the cluster no room, for other versions beside those that are
+    served."""
     import ray
 
-    spare = int(ray.available_resources().get("GPU", 0))
     served = engines(settings)
-    needed = sum(engine.gpus * max(1, engine.replicas.min) for name, engine in engines(following).items()
-                 if engine != served.get(name))  # fmt: skip
-    if settings.address is None and needed > spare:
+    others = [engine for name, engine in engines(following).items() if engine != served.get(name)]
+    if settings.address is not None:
+        try:
+            for names, resources in demands([*served.values(), *others]):
+                resources.check(f"serve another version beside {names}")
+        except ClusterError as error:
+            raise UserError(str(error)) from None
+        return
+    spare = int(ray.available_resources().get("GPU", 0))
+    needed = sum(engine.gpus * max(1, engine.replicas.min) for engine in others)
+    if needed > spare:
         raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
                         f"restart of the server instead")  # fmt: skip
+
+
+def demands(engines: Iterable[Settings]) -> list[tuple[str, Resources]]:
+    """What the engines of a server on a cluster reserve, with their names; alike ones as a sum: each of two that fit
+    alone may have no room beside the other."""
+    alike: dict[tuple[int, int], list[Settings]] = {}
+    for engine in engines:
+        each = (1, 1) if engine.gpus else (engine.threads or CLUSTER_THREADS, 0)
+        alike.setdefault(each, []).append(engine)
+    return [
+        (", ".join(dict.fromkeys(engine.name for engine in group)),
+         Resources(sum(max(1, engine.gpus) * max(1, engine.replicas.min) for engine in group), *each))
+        for each, group in alike.items()
+    ]  # fmt: skip
 
 
 def _check_gpus(settings: Settings) -> None:
@@ -285,10 +308,8 @@ def _check_gpus(settings: Settings) -> None:
     import ray
 
     if settings.address is not None:
-        for model in settings.engines:
-            threads = model.threads or CLUSTER_THREADS
-            cpus, gpus = (1, 1) if model.gpus else (threads, 0)
-            Resources(max(1, model.gpus) * max(1, model.replicas.min), cpus, gpus).check(f"serve {model.name}")
+        for names, resources in demands(settings.engines):
+            resources.check(f"serve {names}")
         return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.engines)

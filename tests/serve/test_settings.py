@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.nodes import Node
+from cluster.resources import Resources
 from pipelines.errors import UserError
 from serve.hosting import deployment, front
+from serve.hosting.app import demands
 from serve.settings import Limits, Replicas, Settings
 from tests.tiny_models import Tiny
 
@@ -48,6 +51,20 @@ def test_requests_in_flight_get_as_long_as_a_reply_may_take(tmp_path: Path) -> N
         # HAProxy that reloads, as it does where versions change, must not end them before.
         assert int(front.environment(tmp_path, settings)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > drain_s
         assert Settings.model_validate_json(settings.model_dump_json()).limits.longest_drain_s == drain_s
+
+
+def test_models_that_fit_alone_and_not_together_are_too_many(tmp_path: Path) -> None:
+    """What is checked before Ray gets to wait for it, for ever."""
+    others = (Settings(model=tmp_path, name="b", gpus=1, replicas=Replicas(min=0, max=4)),
+              Settings(model=tmp_path, name="adapter", gpus=1, adapter_of="a"))  # fmt: skip
+    settings = Settings(model=tmp_path, name="a", gpus=1, address="head:6379", others=others)
+    ((names, resources),) = demands(settings.engines)
+    assert names == "a, b" and resources.bundles == [{"CPU": 1, "GPU": 1}] * 2
+    one, two = (Node("id", "host", "10.0.0.1", cpus=8, gpus=gpus, memory_bytes=1) for gpus in (1, 2))
+    assert resources.capacity([one], []) < resources.workers == resources.capacity([two], [])
+    canary = Settings(model=tmp_path, name="a", threads=6, canary=0.1, replicas=Replicas(min=2, max=2))
+    settings = Settings(model=tmp_path, name="a", address="head:6379", others=(canary,))
+    assert demands(settings.engines) == [("a", Resources(1, 4, 0)), ("a", Resources(2, 6, 0))]
 
 
 @pytest.mark.parametrize("route", ["", "chat", "/chat/", "//", "/a b", "/{x}"])

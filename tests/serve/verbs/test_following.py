@@ -81,7 +81,7 @@ def test_a_damaged_alias_or_decision_is_an_error_that_names_the_file(store: Stor
 def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop of a server, without Ray: an alias that is damaged, mended, and moved to a folder that is no model."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
-    monkeypatch.setattr(app, "_check_spare_gpus", lambda settings, following: None)
+    monkeypatch.setattr(app, "_check_spare", lambda settings, following: None)
     aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
     load = lambda: commands.load_service(store, [PRODUCTION], None, {})  # noqa: E731
     settings, follow, file = (
