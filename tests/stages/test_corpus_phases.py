@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -132,6 +133,26 @@ def test_files_are_made_although_a_worker_dies_and_errors_are_those_of_the_funct
     assert type(caught.value) is UserError
     assert str(caught.value) == f"{tmp_path / 'wrong.txt'}: is wrong"
     assert "in a task on " in caught.value.__notes__[0]
+
+
+def write_num_frozen(item: dict[str, str]) -> None:
+    """Work of `make_files`: writes the process and how many of its objects are left out of garbage collections."""
+    Path(item["path"]).write_text(f"{os.getpid()} {gc.get_freeze_count()}")
+
+
+def test_what_a_worker_imported_is_left_out_of_garbage_collections_and_what_tasks_made_is_not(
+    session: Session, tmp_path: Path
+) -> None:
+    """A full collection goes through more than 100,000 objects otherwise."""
+    items = [{"path": str(tmp_path / f"{number}.txt")} for number in range(8)]
+    make_files(work(session, tmp_path, {}), write_num_frozen, items, unit="files")
+    of_process: dict[str, set[int]] = {}
+    for item in items:
+        process, number = Path(item["path"]).read_text().split()
+        of_process.setdefault(process, set()).add(int(number))
+    assert all(min(numbers) > 50_000 for numbers in of_process.values())
+    assert all(max(numbers) - min(numbers) < 1000 for numbers in of_process.values())
+    assert gc.get_freeze_count() == 0
 
 
 def is_descendant(process: psutil.Process) -> bool:
