@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import parallel
-from pipelines.blocks import COUNTS, Block, plan, write_arrow
+from pipelines.blocks import COUNTS, Block, counts_of, plan, write_arrow
 from pipelines.data.corpus import cleaning, duplicates, splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.sources import jsonl
@@ -143,3 +143,25 @@ def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeyp
     (ids, rows, several), (*others, one) = written
     assert ids == [f"web/0/{row}" for row in range(45)] and len(rows) == 24
     assert others == [ids, rows] and one == 1 < several < 7
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 100, 257])
+def test_a_file_has_the_same_bytes_however_its_rows_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_rows: int
+) -> None:
+    """Those of one table that is written at once."""
+    monkeypatch.setattr(hold_out, "ROW_GROUP_DOCUMENTS", 50)
+    rows = [{"id": f"web/0/{row}", "source": "web", "group": f"g{row % 7}", "language": "en", "text": f"Text {row}.",
+             "meta": {}} for row in range(num_rows)]  # fmt: skip
+    table = pa.Table.from_pylist(rows, DOCUMENTS)
+    pq.write_table(table, tmp_path / "at_once", compression="zstd", row_group_size=50)
+    assert pq.read_table(tmp_path / "at_once").equals(table)
+    for number, size in enumerate((1, 20, 50, 120, 1000)):
+        pieces = [table.slice(first, size) for first in range(0, max(1, num_rows), size)]
+        none = table.schema.empty_table()
+        hold_out.write_parquet(iter([none, *pieces, none]), tmp_path / f"{number}")
+        assert (tmp_path / f"{number}").read_bytes() == (tmp_path / "at_once").read_bytes()
+        hold_out.write_parquet(pa.concat_tables(pieces), tmp_path / f"{number}", Counter(kept=num_rows))
+        hold_out.write_parquet(pieces, tmp_path / "again", Counter(kept=num_rows))
+        assert (tmp_path / f"{number}").read_bytes() == (tmp_path / "again").read_bytes()
+        assert counts_of(tmp_path / "again") == {"kept": num_rows}

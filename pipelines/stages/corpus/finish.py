@@ -118,12 +118,14 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
     """Writes one file of training documents.
 
     item: {"path": of the file, "blocks": numbers, "fates": the files of the blocks' spans}. files: of all blocks."""
-    tables = []
-    for block, fates in zip(item["blocks"], item["fates"], strict=True):
-        file = files[int(block)]
-        documents = pq.read_table(file, columns=document_columns(file), use_threads=False)
-        tables.append(chosen_rows(documents, rows_with(TRAIN, Path(fates), block)))
-    write_parquet(pa.concat_tables(tables), Path(item["path"]))
+
+    def tables() -> Iterator[pa.Table]:
+        for block, fates in zip(item["blocks"], item["fates"], strict=True):
+            file = files[int(block)]
+            documents = pq.read_table(file, columns=document_columns(file), use_threads=False)
+            yield chosen_rows(documents, rows_with(TRAIN, Path(fates), block))
+
+    write_parquet(tables(), Path(item["path"]))
 
 
 def _rejected_blocks(cleaned: CleanedBlocks, spans: Sequence[Span]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ SIZES = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
+CHOSEN = pa.schema([SIZES.field(name) for name in ("language", "of", "name")])  # names of what is held out
 INDEX_COLUMNS = ["id", "source", "group", "language", "text_bytes"]
 # Groups of a language among which to choose, and as many documents: those with the lowest hashes, as among all. Of
 # small ones there are more: as many as have twice held_out_bytes.
@@ -72,7 +73,23 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
         for number, (first, stop) in enumerate(cleaned.spans)
     ]
     ranges = [{"first": span.first, "stop": span.stop} for span in spans]
-    sizes = [{"path": str(groups / span.held_out.name), **blocks} for span, blocks in zip(spans, ranges, strict=True)]
+    chosen = groups / "chosen.arrow"
+    if work.options.held_out:
+        sizes = [{"path": str(groups / span.held_out.name), **of} for span, of in zip(spans, ranges, strict=True)]
+        _choose(work, cleaned, sizes, duplicates, chosen)
+    else:  # no sizes are needed to choose none
+        write_arrow(pa.RecordBatch.from_pylist([], CHOSEN), chosen)
+    items = [
+        {"path": str(span.fates), "held_out": str(span.held_out), **blocks}
+        for span, blocks in zip(spans, ranges, strict=True)
+    ]
+    make_files(work, separate, items, unit="spans separated", files=cleaned.files, duplicates=duplicates, chosen=chosen)
+    return spans
+
+
+def _choose(work: Work, cleaned: CleanedBlocks, sizes: list[dict[str, Any]], duplicates: Path, chosen: Path) -> None:
+    """Writes the file of `choose_held_out`. sizes: the items of `measure_groups`."""
+    max_bytes, seed = work.options.held_out_bytes, work.seed
     make_files(
         work,
         measure_groups,
@@ -80,10 +97,9 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
         unit="spans measured",
         files=cleaned.files,
         duplicates=duplicates,
-        max_bytes=work.options.held_out_bytes,
-        seed=work.seed,
+        max_bytes=max_bytes,
+        seed=seed,
     )
-    chosen = groups / "chosen.arrow"
     make_files(
         work,
         choose_held_out,
@@ -91,15 +107,9 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
         unit="choice of held-out text",
         sizes=[item["path"] for item in sizes],
         fraction=work.options.held_out,
-        max_bytes=work.options.held_out_bytes,
-        seed=work.seed,
+        max_bytes=max_bytes,
+        seed=seed,
     )
-    items = [
-        {"path": str(span.fates), "held_out": str(span.held_out), **blocks}
-        for span, blocks in zip(spans, ranges, strict=True)
-    ]
-    make_files(work, separate, items, unit="spans separated", files=cleaned.files, duplicates=duplicates, chosen=chosen)
-    return spans
 
 
 def measure_groups(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, max_bytes: int, seed: int) -> None:
@@ -135,8 +145,7 @@ def choose_held_out(item: dict[str, Any], *, sizes: Sequence[str], fraction: flo
         whole_groups, names = splitting.choose(groups, documents, limit, salt=_salt(seed, language), most=most)
         of = GROUP if whole_groups else DOCUMENT
         chosen += [{"language": language, "of": of, "name": name} for name in sorted(names)]
-    schema = pa.schema([SIZES.field(name) for name in ("language", "of", "name")])
-    write_arrow(pa.RecordBatch.from_pylist(chosen, schema), Path(item["path"]))
+    write_arrow(pa.RecordBatch.from_pylist(chosen, CHOSEN), Path(item["path"]))
 
 
 def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, chosen: Path) -> None:
@@ -180,14 +189,38 @@ def chosen_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
     return table.filter(pa.array(mask))
 
 
-def write_parquet(table: pa.Table, path: Path, counts: Counter[str] | None = None) -> None:
-    """Writes a Parquet file, complete or absent, whose bytes do not depend on how the table was assembled.
+def write_parquet(tables: pa.Table | Iterable[pa.Table], path: Path, counts: Counter[str] | None = None) -> None:
+    """Writes a Parquet file, complete or absent, whose bytes do not depend on how its rows are divided into tables.
 
-    counts: kept in the file's metadata, for `counts_of`."""
-    table = table.replace_schema_metadata(None if counts is None else {COUNTS: json.dumps(counts)})
+    tables: one, or several of the same schema; one and a row group are in memory at a time. counts: kept in the file's
+    metadata, for `counts_of`."""
+    metadata = None if counts is None else {COUNTS: json.dumps(counts)}
     with AtomicFile(path) as file:
-        pq.write_table(table.combine_chunks(), file.temporary, compression="zstd", row_group_size=ROW_GROUP_DOCUMENTS)
+        groups = _row_groups([tables] if isinstance(tables, pa.Table) else tables)
+        first = next(groups).replace_schema_metadata(metadata)
+        with pq.ParquetWriter(file.temporary, first.schema, compression="zstd") as writer:
+            writer.write_table(first)
+            for group in groups:
+                writer.write_table(group.replace_schema_metadata(metadata))
         file.publish()
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yields all rows, ROW_GROUP_DOCUMENTS at a time, each column in one piece; a table without rows if there are none.
+
+    There is at least one table."""
+    waiting: list[pa.Table] = []
+    num_waiting, is_first = 0, True
+    for table in tables:
+        waiting.append(table)
+        num_waiting += table.num_rows
+        while num_waiting >= ROW_GROUP_DOCUMENTS:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, ROW_GROUP_DOCUMENTS).combine_chunks()
+            waiting, is_first = [joined.slice(ROW_GROUP_DOCUMENTS)], False
+            num_waiting -= ROW_GROUP_DOCUMENTS
+    if num_waiting or is_first:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _duplicates_of_blocks(
