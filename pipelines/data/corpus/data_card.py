@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.data.corpus.corpora import SPLITS
-from pipelines.data.corpus.splitting import salted_hash, salted_hashes
+from pipelines.data.corpus.splitting import salted_hashes
 
 MAX_BYTES = 200_000
 NUM_SAMPLES = 4  # of each reason, and of each source and language
@@ -50,20 +50,27 @@ def summarise(batches: Iterable[pa.RecordBatch], split: str, *, edges: Mapping[s
     documents: dict[str, Counter[str]] = defaultdict(Counter)
     languages: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     histograms: dict[str, dict[str, list[int]]] = {name: {} for name in edges}
-    kept: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    kept: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     for batch in batches:
-        texts, language_names = batch.column("text"), batch.column("language").to_pylist()
-        ids, sources = batch.column("id").to_pylist(), batch.column("source").to_pylist()
-        sizes = pc.call_function("binary_length", [texts]).to_pylist()
-        for row, (id, source, language) in enumerate(zip(ids, sources, language_names, strict=True)):
-            documents[source][split] += 1
-            languages[source][language].update(documents=1, bytes=sizes[row])
-            order = salted_hash(id, f"{seed}")
+        ids, sources, language_names, texts = (batch.column(name) for name in ("id", "source", "language", "text"))
+        sizes = pc.call_function("binary_length", [texts])
+        rows = pa.table({"source": sources, "language": language_names, "bytes": sizes}).group_by(
+            ["source", "language"], use_threads=False
+        )
+        for row in rows.aggregate([([], "count_all"), ("bytes", "sum")]).to_pylist():
+            source, language = row["source"], row["language"]
+            documents[source][split] += row["count_all"]
+            languages[source][language].update(documents=row["count_all"], bytes=row["bytes_sum"])
+            kept[source].setdefault(language, [])
+        orders_D = salted_hashes(ids, f"{seed}")
+        kinds = pc.call_function("binary_join_element_wise", [sources, language_names, "/"])
+        for row in _lowest(kinds, orders_D).tolist():
+            source, language, order = sources[row].as_py(), language_names[row].as_py(), int(orders_D[row])
             if _is_low(samples := kept[source][language], order):
-                _keep(samples, order, source, id, texts[row].as_py())
+                _keep(samples, order, source, ids[row].as_py(), texts[row].as_py())
         for name, bounds in edges.items():
             values = pc.call_function("utf8_length", [texts]) if name == LENGTH else batch.column(name)
-            _add_to_histogram(histograms[name], values, np.array(language_names), bounds)
+            _add_to_histogram(histograms[name], values, np.array(language_names.to_pylist()), bounds)
     return {"documents": documents, "languages": languages, "histograms": histograms, "kept": kept}
 
 
