@@ -24,6 +24,7 @@ from pipelines.data.corpus.checks import Candidates, Check
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.data.corpus.filters import Filter, Verdict, apply_filters
 from pipelines.data.corpus.filters.custom import Custom
+from pipelines.data.corpus.filters.verdicts import Verdicts
 from pipelines.data.corpus.origins import Origins
 from pipelines.data.corpus.rules import EMPTY, Rules
 from pipelines.data.sources import json_shape
@@ -168,18 +169,19 @@ class _Batch:
         documents, is_dropped = self._documents()
         self.counts["documents/read"] = len(documents) + sum(row.reason != "" for _, row in self.bad_rows)
         verdicts = self._verdicts(documents, is_dropped)
-        texts = {place: verdict.text for place, verdict in enumerate(verdicts) if verdict.text is not None}
-        shortened = documents.with_texts(texts)
+        shortened = documents.with_texts({row: verdict.text or "" for row, verdict in verdicts.shortened().items()})
         columns = self._check(shortened, verdicts)
-        kept = _kept(verdicts)
-        if cut := [place for place in texts if verdicts[place].keep]:
+        kept = np.flatnonzero(verdicts.is_kept)
+        if cut := list(verdicts.shortened()):
             before, after = (filled_lines(of.texts.take(pa.array(cut))).sum() for of in (documents, shortened))
             self.counts[LINES] += int(before - after)
+        counts = verdicts.counts()
         for prefix, values in (
-            (DROPPED, Counter(verdict.reason for verdict in verdicts if not verdict.keep)),
-            (OTHER_LANGUAGE, Counter(verdict.language for verdict in verdicts if verdict.language)),
+            (DROPPED, [(verdict.reason, number) for verdict, number in counts if not verdict.keep]),
+            (OTHER_LANGUAGE, [(verdict.language, number) for verdict, number in counts if verdict.language]),
         ):
-            self.counts.update({f"{prefix}{value}": number for value, number in values.items()})
+            for value, number in values:
+                self.counts[f"{prefix}{value}"] += number
         table = self._table(kept, shortened, permutations)
         for name, values in columns.items():
             table = table.append_column(name, values.take(pa.array(kept)))
@@ -223,12 +225,13 @@ class _Batch:
         ]
         return pa.array(parts, pa.string()), np.array(traces, np.int64), is_dropped[places]
 
-    def _check(self, documents: Documents, verdicts: list[Verdict]) -> dict[str, pa.Array]:
+    def _check(self, documents: Documents, verdicts: Verdicts) -> dict[str, pa.Array]:
         """Checks the documents that are kept and replaces their verdicts. Returns the checks' columns by name."""
         columns: dict[str, pa.Array] = {}
         ids = [self.origins.id(place) for place in range(len(documents))] if self.checks else []
         for check in self.checks:
-            batch = Candidates(self.name, ids, documents, documents.hashed, _kept(verdicts).tolist())
+            kept = np.flatnonzero(verdicts.is_kept).tolist()
+            batch = Candidates(self.name, ids, documents, documents.hashed, kept)
             result = check.apply(batch)
             self.counts.update(result.counts)
             columns |= result.columns
@@ -236,7 +239,7 @@ class _Batch:
                 verdicts[index] = verdict
         return columns
 
-    def _verdicts(self, documents: Documents, is_dropped: np.ndarray) -> list[Verdict]:
+    def _verdicts(self, documents: Documents, is_dropped: np.ndarray) -> Verdicts:
         is_blank = are_blank(documents.texts)
         rows = np.flatnonzero(~is_dropped & ~is_blank)
         verdicts = apply_filters(self.rules.filters, documents, self.origins.where, rows)
@@ -244,7 +247,7 @@ class _Batch:
             verdicts[place] = EMPTY
         for place in np.flatnonzero(is_dropped).tolist():
             verdicts[place] = Verdict(False, PERSONAL_DATA)
-        for place, verdict in enumerate(verdicts):
+        for place, verdict in verdicts.shortened().items():
             if verdict.text == "":  # all its lines were dropped
                 verdicts[place] = EMPTY
         return verdicts
@@ -271,19 +274,23 @@ class _Batch:
         ]
         return pa.Table.from_arrays(columns, schema=schema(permutations))
 
-    def _rejected(self, documents: Documents, verdicts: list[Verdict]) -> pa.Table:
+    def _rejected(self, documents: Documents, verdicts: Verdicts) -> pa.Table:
         """The bad rows, and the documents that were dropped."""
         bad = [(part.where, row.row, row.reason or UNREADABLE, row.problem, row.raw) for part, row in self.bad_rows]
-        dropped = [place for place, verdict in enumerate(verdicts) if not verdict.keep]
-        raw = documents.texts.take(pa.array(dropped, pa.int64()))
+        rows = np.flatnonzero(~verdicts.is_kept)
+        raw = documents.texts.take(pa.array(rows))
         raw = pc.call_function("utf8_slice_codeunits", [raw], pc.SliceOptions(0, RAW_CHARACTERS))
-        of = self.origins
+        of, dropped, numbers = self.origins, rows.tolist(), verdicts.numbers_D[rows].tolist()
+        problems = [
+            problem or _problem(verdicts[place])
+            for place, problem in zip(dropped, verdicts.problems(rows), strict=True)
+        ]
         columns = [
             [self.name] * (len(bad) + len(dropped)),
             [where for where, *_ in bad] + [of.parts[place].where for place in dropped],
             [row for _, row, *_ in bad] + [of.rows[place] for place in dropped],
-            [reason for _, _, reason, *_ in bad] + [verdicts[place].reason for place in dropped],
-            [problem for *_, problem, _ in bad] + [_problem(verdicts[place]) for place in dropped],
+            [reason for _, _, reason, *_ in bad] + [verdicts.shared[number].reason for number in numbers],
+            [problem for *_, problem, _ in bad] + problems,
         ]
         arrays = [pa.array(column, kind) for column, kind in zip(columns, REJECTED.types, strict=False)]
         texts = pa.concat_arrays([pa.array([raw for *_, raw in bad], pa.string()), raw])
@@ -312,15 +319,11 @@ def _deduplication_columns(texts: pa.Array, hashed: HashedTexts, kept: np.ndarra
     ]
 
 
-def _kept(verdicts: list[Verdict]) -> np.ndarray:
-    """int64: the places of the documents that are kept."""
-    return np.flatnonzero([verdict.keep for verdict in verdicts])
-
-
 def _problem(verdict: Verdict) -> str:
+    """What is said of a document that no limit and no check dropped."""
     if verdict.language:
         return f"is in {language_name(verdict.language)}"
-    return "has personal data" if verdict.reason == PERSONAL_DATA else verdict.problem or NO_LIMIT
+    return "has personal data" if verdict.reason == PERSONAL_DATA else NO_LIMIT
 
 
 def warm_up(filters: Iterable[Filter | Custom] = ()) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.data.corpus.filters import FILTERS, KEEP, PRESETS, Filters, Verdict, apply_filters, reasons_of
 from pipelines.data.corpus.filters.c4 import C4
+from pipelines.data.corpus.filters.verdicts import Verdicts
 from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.measures import hash_texts
 from pipelines.data.text.normalise import normalise
@@ -156,7 +157,9 @@ def test_c4_decides_of_many_texts_as_of_each_line_by_line(options: dict[str, Any
         found = c4._verdict(texts[row], languages[row], web.sentences(place), line_words)
         if found is not KEEP:
             expected[row] = found
-    assert dict(c4.verdicts(documents, rows)) == expected
+    verdicts = Verdicts(len(texts))
+    c4.decide(documents, rows, verdicts)
+    assert {row: verdict for row, verdict in enumerate(verdicts) if verdict is not KEEP} == expected
     assert any(found.text for found in expected.values())
 
 

@@ -5,7 +5,7 @@ recipe: preset, then keys ──Filters──► over(the stage's) for a source 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from pipelines.options import Options
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipelines.data.corpus.filters.verdicts import Verdicts
     from pipelines.data.text.document_stats import Documents
 
 __all__ = ["FILTERS", "KEEP", "PRESETS", "Filter", "Filters", "Verdict", "apply_filters", "reasons_of"]
@@ -126,43 +127,45 @@ def apply_filters(
     documents: Documents,
     where: Callable[[int], str] | None = None,
     rows: np.ndarray | None = None,
-) -> list[Verdict]:
+) -> Verdicts:
     """Returns of each document the first verdict that drops it, else that it is kept, with what is left of its text.
 
     where: the place from which a document comes, for the error of a custom filter. rows: the ascending places of the
     documents that are filtered; the others are kept. Raises UserError if a custom filter fails."""
     import numpy as np
 
-    verdicts = [KEEP] * len(documents)
+    from pipelines.data.corpus.filters.verdicts import Verdicts  # with numpy: not for reading a recipe
+
+    verdicts = Verdicts(len(documents))
     rows = np.arange(len(documents)) if rows is None else rows
     for filter_ in filters:
         if not len(rows):
             break
         if filter_.reads_web_words:
             documents.plan_web_words(rows)
-        is_left, texts = np.ones(len(documents), np.bool_), dict[int, str]()
-        lines = dict[int, tuple[int, ...] | None]()
-        of_custom = isinstance(filter_, Custom)
-        decided = _verdicts(filter_, documents, rows, where) if of_custom else filter_.verdicts(documents, rows)
-        for row, verdict in decided:
-            verdicts[row], is_left[row] = verdict, verdict.keep
-            if verdict.text is not None:
-                texts[row], lines[row] = verdict.text, verdict.lines
-        documents, rows = documents.with_texts(texts, lines), rows[is_left[rows]]
+        known = len(verdicts.shared)
+        if isinstance(filter_, Custom):
+            _decide(filter_, documents, rows, where, verdicts)
+        else:
+            filter_.decide(documents, rows, verdicts)
+        shortened = verdicts.shortened(known)
+        texts = {row: verdict.text or "" for row, verdict in shortened.items()}
+        documents = documents.with_texts(texts, {row: verdict.lines for row, verdict in shortened.items()})
+        rows = rows[verdicts.is_kept[rows]]
     return verdicts
 
 
-def _verdicts(
-    custom: Custom, documents: Documents, rows: np.ndarray, where: Callable[[int], str] | None
-) -> Iterator[tuple[int, Verdict]]:
-    """Yields the verdicts of a custom filter that drop documents."""
+def _decide(
+    custom: Custom, documents: Documents, rows: np.ndarray, where: Callable[[int], str] | None, verdicts: Verdicts
+) -> None:
+    """Sets the verdicts of a custom filter that drop documents."""
     for row in rows.tolist():
         try:
             verdict = custom.apply(documents.text(row))
         except UserError as error:
             raise UserError(f"{where(row)}: {error}" if where else str(error)) from error
         if not verdict.keep:
-            yield row, verdict
+            verdicts[row] = verdict
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ words is not applied. Chinese lines have words that are 1.6 characters long, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -18,6 +17,7 @@ from pipelines.data.text.web_words import num_sentences, num_words
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipelines.data.corpus.filters.verdicts import Verdicts
     from pipelines.data.text.document_stats import Documents
 
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
@@ -46,7 +46,7 @@ class C4(Filter):
 
     reads_web_words: ClassVar = True
 
-    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+    def decide(self, documents: Documents, rows: np.ndarray, verdicts: Verdicts) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -73,7 +73,7 @@ class C4(Filter):
             else:
                 verdict = KEEP if is_whole else Verdict(True, text=lines.text(place), lines=lines.lines(place))
             if verdict is not KEEP:
-                yield row, verdict
+                verdicts[row] = verdict
 
     def _few(self, sentences: int) -> Verdict:
         return drop("c4_few_sentences", sentences, self.min_sentences, "c4.min_sentences")

@@ -9,7 +9,6 @@ document that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -18,6 +17,7 @@ from pipelines.options import Options
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipelines.data.corpus.filters.verdicts import Verdicts
     from pipelines.data.text.document_stats import Documents
 
 
@@ -43,11 +43,12 @@ class Verdict(NamedTuple):
         """
         if self.value is None or self.limit is None:
             return self.message
-        return _compared(self.value, self.limit, self.option)
+        return compared(self.value, self.limit, self.option)
 
 
 @lru_cache(4096, typed=True)  # 5 and 5.0 are written differently
-def _compared(value: float, limit: float, option: str) -> str:
+def compared(value: float, limit: float, option: str) -> str:
+    """What was measured and what the limit is, for messages."""
     numbers: list[str] = []
     for digits in (3, 6, 17):  # until they differ
         numbers = [f"{number:.{digits}g}" for number in (value, limit)]
@@ -77,26 +78,9 @@ class Limit(NamedTuple):
     is_minimum: bool = False
 
 
-def first_beyond(limits: Sequence[Limit], rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
-    """Yields (place, verdict) of each document that is dropped: by the first of the limits that it is beyond; in the
-    limits' order.
-
-    rows: the places of the documents that were measured."""
-    import numpy as np  # not for reading a recipe
-
-    first = np.full(len(rows), len(limits))
-    for number in reversed(range(len(limits))):
-        values, limit = limits[number].values, limits[number].limit
-        first[values < limit if limits[number].is_minimum else values > limit] = number
-    for number, (reason, values, limit, option, _) in enumerate(limits):
-        beyond = np.flatnonzero(first == number)
-        for row, value in zip(rows[beyond].tolist(), values[beyond].tolist(), strict=True):
-            yield row, Verdict(False, reason, "", value, limit, option)
-
-
 def fractions(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """part ÷ total of each document, 0 where the total is 0. float64."""
-    import numpy as np
+    import numpy as np  # not for reading a recipe
 
     return np.divide(parts, totals, out=np.zeros(len(parts)), where=totals != 0)
 
@@ -104,23 +88,23 @@ def fractions(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:
 class Filter(Options):
     """One entry of a corpus's `filters:`; `null` there disables it."""
 
-    reasons: ClassVar[tuple[str, ...]]  # all that `verdicts` may give, in its order: each is a fact of the corpus
+    reasons: ClassVar[tuple[str, ...]]  # all that `decide` may give, in its order: each is a fact of the corpus
     reads_web_words: ClassVar[bool] = False  # whether it needs the documents' `web`
 
-    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
-        """Yields (place, verdict) of the documents that are not kept as they are, each with the first reason that
-        applies. rows: int64, the places of the documents that are filtered."""
+    def decide(self, documents: Documents, rows: np.ndarray, verdicts: Verdicts) -> None:
+        """Sets the verdicts of the documents that are not kept as they are, each with the first reason that applies.
+        rows: int64, the places of the documents that are filtered."""
         raise NotImplementedError
 
 
 class LimitFilter(Filter):
     """A filter of numbers that have limits."""
 
-    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+    def decide(self, documents: Documents, rows: np.ndarray, verdicts: Verdicts) -> None:
         is_zh = documents.is_zh[rows]
         for language, of_language in (("en", rows[~is_zh]), ("zh", rows[is_zh])):
             if len(of_language):
-                yield from first_beyond(self.limits(documents, of_language, language), of_language)
+                verdicts.drop_beyond(self.limits(documents, of_language, language), of_language)
 
     def limits(self, documents: Documents, rows: np.ndarray, language: str) -> list[Limit]:
         """The limits in the order in which they apply. language: zh if the documents are in Chinese, otherwise en."""

@@ -6,7 +6,6 @@ The counts of a document decide nearly always, at no cost; the identifier looks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pipelines.data.corpus.filters.filter import Filter, Verdict
@@ -21,6 +20,7 @@ from pipelines.data.text.languages import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipelines.data.corpus.filters.verdicts import Verdicts
     from pipelines.data.text.document_stats import Documents
 
 MAX_GARBLED = 0.005  # fraction of the characters that are traces of a wrong decoding: the language cannot be told
@@ -31,17 +31,17 @@ class Language(Filter):
 
     reasons: ClassVar = ("language",)
 
-    def verdicts(self, documents: Documents, rows: np.ndarray) -> Iterator[tuple[int, Verdict]]:
+    def decide(self, documents: Documents, rows: np.ndarray, verdicts: Verdicts) -> None:
         for row in rows[~_are_clearly_in_their_language(documents, rows)].tolist():
             language = documents.language(row)
             if language not in LANGUAGES:
-                yield row, Verdict(False, "language", language)  # the row itself names it
+                verdicts[row] = Verdict(False, "language", language)  # the row itself names it
                 continue
             document = documents[row]
             if document.garbled > MAX_GARBLED * document.characters:
                 continue  # a matter of quality
             if other := other_language(document.text, language):
-                yield row, Verdict(False, "language", other)
+                verdicts[row] = Verdict(False, "language", other)
 
 
 def _are_clearly_in_their_language(documents: Documents, rows: np.ndarray) -> np.ndarray:
