@@ -26,7 +26,8 @@ def repeated_pieces(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
     """int64[rows, 6]: paragraphs, those that repeat an earlier one, characters of these; the same of lines.
 
     Paragraphs are divided by empty lines, and lines by any number of line feeds."""
-    return _repeated_pieces(*buffers(texts), rows)
+    data, offsets = buffers(texts)
+    return _repeated_pieces(data, offsets, rows, *_line_feeds(data, offsets, rows))
 
 
 def signs_and_lines(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
@@ -38,7 +39,9 @@ def signs_and_lines(texts: pa.Array, rows: np.ndarray) -> np.ndarray:
 def line_shapes(texts: pa.Array, rows: np.ndarray, short_characters: int) -> np.ndarray:
     """int64[rows, 5]: line feeds; lines between them that are not blank; those that end in a terminal sign; those of so
     many characters at most; characters of those that repeat an earlier one."""
-    return _line_shapes(*buffers(texts), rows, classes(), _terminal_signs(), short_characters)
+    data, offsets = buffers(texts)
+    _, feed_bounds_R2 = _line_feeds(data, offsets, rows)
+    return _line_shapes(data, offsets, rows, feed_bounds_R2, classes(), _terminal_signs(), short_characters)
 
 
 def filled_lines(texts: pa.Array) -> np.ndarray:
@@ -49,6 +52,15 @@ def filled_lines(texts: pa.Array) -> np.ndarray:
 def joined_by_spaces(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """(uint8: of all texts what stands between blanks, joined by single spaces; int64[texts]: where each ends)."""
     return _joined_by_spaces(*buffers(texts), classes())
+
+
+def _line_feeds(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(where line feeds are in all texts; int64[rows, 2]: of these the first in each text, and the one after its last).
+
+    By columns: to look at bytes one by one for them takes most of the time that all else does that is done with them."""
+    feeds_F = np.flatnonzero(data[: offsets[-1]] == NEWLINE)
+    ends = np.searchsorted(feeds_F, offsets)
+    return feeds_F, np.stack([ends[rows], ends[rows + 1]], axis=1)
 
 
 @functools.cache
@@ -70,82 +82,73 @@ def _terminal_signs() -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _tables(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tables(feed_bounds_R2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(slots for the pieces of each text, keys, stamps): a hash table for the text with the most, all slots free."""
-    sizes = np.full(len(rows), 16, np.int64)
-    for number in range(len(rows)):
-        num_pieces = 1
-        for position in range(offsets[rows[number]], offsets[rows[number] + 1]):
-            num_pieces += data[position] == NEWLINE
-        while sizes[number] < 2 * num_pieces:
+    sizes = np.full(len(feed_bounds_R2), 16, np.int64)
+    for number in range(len(sizes)):
+        while sizes[number] < 2 * (feed_bounds_R2[number, 1] - feed_bounds_R2[number, 0] + 1):
             sizes[number] *= 2
     capacity = sizes.max() if len(sizes) else 0
     return sizes, np.empty(capacity, np.uint64), np.full(capacity, -1, np.int64)
 
 
 @numba.njit(cache=True)
-def _repeated_pieces(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _repeated_pieces(
+    data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, feeds_F: np.ndarray, feed_bounds_R2: np.ndarray
+) -> np.ndarray:
     counts = np.zeros((len(rows), 6), np.int64)
-    sizes, keys, stamps = _tables(data, offsets, rows)
+    sizes, keys, stamps = _tables(feed_bounds_R2)
+    bounds = np.empty((len(keys), 2), np.int64)
     for number in range(len(rows)):
-        start, stop, size = int(offsets[rows[number]]), int(offsets[rows[number] + 1]), sizes[number]
+        start, stop, size = offsets[rows[number]], offsets[rows[number] + 1], sizes[number]
+        feeds = feeds_F[feed_bounds_R2[number, 0] : feed_bounds_R2[number, 1]]
         for first, min_feeds in ((0, 2), (3, 1)):  # of paragraphs, of lines
+            pieces = bounds[: _fill_pieces(feeds, start, stop, min_feeds, bounds)]
+            counts[number, first] = len(pieces)
             stamp = 4 * number + 2 * (first // 3)
-            counts[number, first] = _num_unlike(data, start, stop, min_feeds, keys[:size], stamps[:size], stamp)
-            if counts[number, first]:
+            if len(pieces) == 1 or _are_unlike(data, pieces, keys[:size], stamps[:size], stamp):
                 continue
-            position, value, characters = start, FNV_OFFSET, 0
-            while True:
-                feeds = _num_feeds(data, position, stop)
-                if feeds >= min_feeds or position == stop:
-                    counts[number, first] += 1
-                    if insert(keys[:size], stamps[:size], stamp + 1, value)[1]:
-                        counts[number, first + 1] += 1
-                        counts[number, first + 2] += characters
-                    if position == stop:
-                        break
-                    value, characters = FNV_OFFSET, 0
-                    position += feeds
-                    continue
-                value = (value ^ np.uint64(data[position])) * FNV_PRIME
-                characters += data[position] & 0xC0 != 0x80
-                position += 1
+            for begin, end in pieces:
+                value, characters = FNV_OFFSET, 0
+                for position in range(begin, end):
+                    value = (value ^ np.uint64(data[position])) * FNV_PRIME
+                    characters += data[position] & 0xC0 != 0x80
+                if insert(keys[:size], stamps[:size], stamp + 1, value)[1]:
+                    counts[number, first + 1] += 1
+                    counts[number, first + 2] += characters
     return counts
 
 
 @numba.njit(cache=True)
-def _num_feeds(data: np.ndarray, position: int, stop: int) -> int:
-    """Number of line feeds that follow each other from here on."""
-    feeds = 0
-    while position + feeds < stop and data[position + feeds] == NEWLINE:
-        feeds += 1
-    return feeds
+def _fill_pieces(feeds: np.ndarray, start: int, stop: int, min_feeds: int, bounds: np.ndarray) -> int:
+    """Fills in (first byte, end) of each piece of a text: what so many line feeds divide that follow each other, or
+    more. Returns their number."""
+    number, begin, place = 0, start, 0
+    while place < len(feeds):
+        end, run = feeds[place], 1
+        while place + run < len(feeds) and feeds[place + run] == end + run:
+            run += 1
+        place += run
+        if run >= min_feeds:
+            bounds[number, 0], bounds[number, 1] = begin, end
+            number, begin = number + 1, end + run
+    bounds[number, 0], bounds[number, 1] = begin, stop
+    return number + 1
 
 
 @numba.njit(cache=True)
-def _num_unlike(
-    data: np.ndarray, start: int, stop: int, min_feeds: int, keys: np.ndarray, stamps: np.ndarray, stamp: int
-) -> int:
-    """Number of pieces of a text if all differ in their sizes, or in two bytes at their middles and ends; 0 if some do
-    not, which are to be compared as a whole. Few texts have such pieces."""
-    number, begin, position = 0, start, start
-    while True:
-        while position < stop and data[position] != NEWLINE:
-            position += 1
-        feeds = _num_feeds(data, position, stop)
-        if feeds >= min_feeds or position == stop:
-            size = position - begin
-            key = np.uint64(size)
-            if size:
-                for place in (begin, begin + size // 2, position - 2 if size > 1 else begin, position - 1):
-                    key = (key << np.uint64(8)) | np.uint64(data[place])
-            if insert(keys, stamps, stamp, key)[1]:
-                return 0
-            number += 1
-            if position == stop:
-                return number
-            begin = position + feeds
-        position += feeds
+def _are_unlike(data: np.ndarray, pieces: np.ndarray, keys: np.ndarray, stamps: np.ndarray, stamp: int) -> bool:
+    """Whether all pieces differ in their sizes, or in two bytes at their middles and ends; those that do not are to be
+    compared as a whole. Few texts have such pieces."""
+    for begin, end in pieces:
+        size = end - begin
+        key = np.uint64(size)
+        if size:
+            for place in (begin, begin + size // 2, end - 2 if size > 1 else begin, end - 1):
+                key = (key << np.uint64(8)) | np.uint64(data[place])
+        if insert(keys, stamps, stamp, key)[1]:
+            return False
+    return True
 
 
 @numba.njit(cache=True)
@@ -197,12 +200,13 @@ def _line_shapes(
     data: np.ndarray,
     offsets: np.ndarray,
     rows: np.ndarray,
+    feed_bounds_R2: np.ndarray,
     classes: np.ndarray,
     terminal: np.ndarray,
     short_characters: int,
 ) -> np.ndarray:
     counts = np.zeros((len(rows), 5), np.int64)
-    sizes, keys, stamps = _tables(data, offsets, rows)
+    sizes, keys, stamps = _tables(feed_bounds_R2)
     for number in range(len(rows)):
         position, stop, size = int(offsets[rows[number]]), int(offsets[rows[number] + 1]), sizes[number]
         count = counts[number]
