@@ -57,7 +57,7 @@ def joined_by_spaces(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def _line_feeds(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(where line feeds are in all texts; int64[rows, 2]: of these the first in each text, and the one after its last).
 
-    By columns: to look at bytes one by one for them takes most of the time that all else does that is done with them."""
+    By columns: a look at the bytes one by one takes more time than all that is done with the line feeds."""
     feeds_F = np.flatnonzero(data[: offsets[-1]] == NEWLINE)
     ends = np.searchsorted(feeds_F, offsets)
     return feeds_F, np.stack([ends[rows], ends[rows + 1]], axis=1)

@@ -19,11 +19,15 @@ from pipelines.data.text.measures import buffers, decode
 from pipelines.data.text.web_table import (
     CHINESE,
     END,
+    KIND_BITS,
+    KIND_MASK,
     LINE,
     PUNCTUATION,
     SIGN,
-    STOP_BITS_EN,
-    STOP_BITS_ZH,
+    STOP_BITS,
+    STOP_MASK,
+    STOPS_EN,
+    STOPS_ZH,
     WITH_LETTER,
     class_of,
     classes,
@@ -69,9 +73,7 @@ class WebCounts:
     @property
     def stop_words(self) -> np.ndarray:
         """Number of different stop words of its language in each text. int64[documents]."""
-        return np.bitwise_count(self.counts_D[:, 7] & np.where(self.is_zh_D, STOP_BITS_ZH, STOP_BITS_EN)).astype(
-            np.int64
-        )
+        return np.bitwise_count(self.counts_D[:, 7] & np.where(self.is_zh_D, STOPS_ZH, STOPS_EN)).astype(np.int64)
 
     def sentences(self, place: int) -> list[int]:
         """Number of sentences of each line of a text."""
@@ -102,10 +104,7 @@ def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
         ends_L,
         line_ends_D,
         of_process.word_ends,
-        of_process.hashes,
-        of_process.lengths,
-        of_process.kinds,
-        of_process.stops,
+        of_process.words,
     )
     return WebCounts(
         is_zh_D,
@@ -168,12 +167,9 @@ def _count(
     ends_L: np.ndarray,
     line_ends_D: np.ndarray,
     word_ends: np.ndarray,
-    hashes: np.ndarray,
-    lengths: np.ndarray,
-    kinds: np.ndarray,
-    stops: np.ndarray,
+    words: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Counts all words of all chunks in one pass; the last five arguments are columns of the table.
+    """Counts all words of all chunks in one pass; the last two arguments are columns of the table.
 
     Returns (int64[documents, 8]: words, Chinese characters among them; without signs words, Chinese characters,
     characters; of these with a letter words, Chinese characters; bits of stop words. int64[documents + 1]: words before
@@ -185,33 +181,34 @@ def _count(
     counts_L, place = np.zeros((len(ends_L), 3), np.int64), 0
     counts_L[:, 0] = 1
     for document in range(len(counts_D)):
-        line, has_ended = line_ends_D[document], False
+        line, chunk_place, stop = line_ends_D[document], chunk_ends_D[document], chunk_ends_D[document + 1]
         chinese = real = real_chinese = characters = lettered = lettered_chinese = bits = 0
-        for chunk_place in range(chunk_ends_D[document], chunk_ends_D[document + 1]):
+        while chunk_place < stop:
             while starts_C[chunk_place] >= ends_L[line]:
-                line, has_ended = line + 1, False
-            chunk = chunks_C[chunk_place]
-            for word in range(word_ends[chunk], word_ends[chunk + 1]):
-                kind = np.int64(kinds[word])
-                is_chinese = np.int64(kind & CHINESE != 0)
-                is_real = np.int64(kind & SIGN == 0)
-                is_lettered = is_real & np.int64(kind & WITH_LETTER != 0)
-                chinese += is_chinese
-                real += is_real
-                real_chinese += is_real & is_chinese
-                characters += is_real * lengths[word]
-                lettered += is_lettered
-                lettered_chinese += is_lettered & is_chinese
-                bits |= stops[word]
-                counts_L[line, 1] += 1
-                counts_L[line, 2] += is_chinese
-                if kind & END:
-                    has_ended = True
-                elif has_ended and not kind & PUNCTUATION:
-                    counts_L[line, 0] += 1
-                    has_ended = False
-                hashes_N[place], lengths_N[place] = hashes[word], lengths[word]
-                place += 1
+                line += 1
+            end, first, sentences, has_ended, chinese_before = ends_L[line], place, 1, False, chinese
+            while chunk_place < stop and starts_C[chunk_place] < end:
+                chunk = chunks_C[chunk_place]
+                chunk_place += 1
+                for word in range(word_ends[chunk], word_ends[chunk + 1]):
+                    kind, length = words[word, 1] & KIND_MASK, words[word, 1] >> (KIND_BITS + STOP_BITS)
+                    is_chinese = np.int64(kind & CHINESE != 0)
+                    is_real = np.int64(kind & SIGN == 0)
+                    is_lettered = is_real & np.int64(kind & WITH_LETTER != 0)
+                    chinese += is_chinese
+                    real += is_real
+                    real_chinese += is_real & is_chinese
+                    characters += is_real * length
+                    lettered += is_lettered
+                    lettered_chinese += is_lettered & is_chinese
+                    bits |= 1 << (words[word, 1] >> KIND_BITS & STOP_MASK)
+                    if kind & END:
+                        has_ended = True
+                    elif has_ended and not kind & PUNCTUATION:
+                        sentences, has_ended = sentences + 1, False
+                    hashes_N[place], lengths_N[place] = np.uint64(words[word, 0]), length
+                    place += 1
+            counts_L[line, 0], counts_L[line, 1], counts_L[line, 2] = sentences, place - first, chinese - chinese_before
         word_ends_D[document + 1] = place
         count = counts_D[document]
         count[0], count[1], count[2], count[3] = place - word_ends_D[document], chinese, real, real_chinese

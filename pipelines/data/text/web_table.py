@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from typing import Any
 
 import numba
 import numpy as np
@@ -32,8 +33,11 @@ from pipelines.data.text.web_words import (
 BLANK, LINE, LETTER, PIECE, IDEOGRAPH = 1, 2, 4, 8, 16  # classes of characters, added up
 SIGN, WITH_LETTER, CHINESE, END, PUNCTUATION = 1, 2, 4, 8, 16  # kinds of words, added up
 MAX_CHUNKS = 1 << 18  # of the table: some 30 MB
-STOP_BITS = {word: 1 << bit for bit, word in enumerate(sorted(STOP_WORDS["en"] | STOP_WORDS["zh"]))}
-STOP_BITS_EN, STOP_BITS_ZH = (sum(STOP_BITS[word] for word in STOP_WORDS[language]) for language in ("en", "zh"))
+KIND_BITS, STOP_BITS = 5, 6  # of the traits of a word, from the lowest on; what is above them is its length
+KIND_MASK, STOP_MASK = (1 << KIND_BITS) - 1, (1 << STOP_BITS) - 1
+STOP_NUMBERS = {word: number for number, word in enumerate(sorted(STOP_WORDS["en"] | STOP_WORDS["zh"]), start=1)}
+STOPS_EN, STOPS_ZH = (sum(1 << STOP_NUMBERS[word] for word in STOP_WORDS[language]) for language in ("en", "zh"))
+CHUNK = np.uint64((1 << 28) - 1)  # the bits of a slot for the number of a chunk: of a batch, those of half a gigabyte
 
 
 class Table:
@@ -43,11 +47,12 @@ class Table:
         self._empty()
 
     def _empty(self) -> None:
-        self._slots = np.zeros((1 << 16, 2), np.uint64)  # a hash table: of a chunk its hash, and 1 + its number
+        self._slots = np.zeros(1 << 16, np.uint64)  # a hash table: of a chunk 1 + its number, and bits of its hash
+        self._keys = np.zeros(0, np.uint64)  # the hashes of all chunks
         self._pieces = np.full(0x10000, -1, np.int32)  # of single characters of Chinese texts, without a hash
-        self.word_ends, self.hashes = np.zeros(1, np.int64), np.zeros(0, np.uint64)
-        self.lengths, self.kinds, self.stops = (np.zeros(0, kind) for kind in (np.int32, np.uint8, np.int64))
-        known = pa.array([*COMPOUNDS, *STOP_BITS], pa.string())  # letters alone, and yet not what they look like
+        self.word_ends = np.zeros(1, np.int64)
+        self.words = np.zeros((0, 2), np.int64)  # the hash of each, and its traits: one access to memory for both
+        known = pa.array([*COMPOUNDS, *STOP_NUMBERS], pa.string())  # letters alone, and yet not what they look like
         self.cut(*buffers(known), np.zeros(len(known), np.bool_), only_letters=False)
 
     def cut(
@@ -59,7 +64,7 @@ class Table:
         if len(self.word_ends) > MAX_CHUNKS:
             self._empty()
         chunks_C, starts_C, ends_D, new_M5, self._slots = _cut(
-            data, offsets, is_zh_D, classes(), self._pieces, self._slots, len(self.word_ends) - 1
+            data, offsets, is_zh_D, classes(), self._pieces, self._slots, self._keys
         )
         if len(new_M5):
             self._add(data, new_M5, (new_M5[:, 3] & LETTER != 0) & only_letters)
@@ -76,20 +81,22 @@ class Table:
         words = [word for of_chunk in cut for word in of_chunk]
         _, _, characters_M, classes_M, hashes_M = new_M5[is_word_M].T
         ideographs_M = (characters_M == 1) & (classes_M & IDEOGRAPH != 0)
-        for name, of_words, of_cut in (
-            ("hashes", hashes_M.astype(np.int64).view(np.uint64), _hashes(*buffers(pa.array(words, pa.string())))),
-            ("lengths", characters_M, [len(word) for word in words]),
-            ("kinds", WITH_LETTER + CHINESE * ideographs_M, [_kind(word) for word in words]),
-            ("stops", 0, [STOP_BITS.get(word, 0) for word in words]),
-        ):
-            known = getattr(self, name)
-            added = np.empty(len(is_cut_W), known.dtype)
-            added[~is_cut_W], added[is_cut_W] = of_words, of_cut
-            setattr(self, name, np.concatenate([known, added]))
+        added_W2 = np.empty((len(is_cut_W), 2), np.int64)
+        added_W2[~is_cut_W, 0] = hashes_M
+        added_W2[~is_cut_W, 1] = _traits(characters_M, 0, WITH_LETTER + CHINESE * ideographs_M)
+        added_W2[is_cut_W, 0] = _hashes(*buffers(pa.array(words, pa.string()))).view(np.int64)
+        added_W2[is_cut_W, 1] = [_traits(len(word), STOP_NUMBERS.get(word, 0), _kind(word)) for word in words]
+        self.words = np.concatenate([self.words, added_W2])
+        self._keys = np.concatenate([self._keys, new_M5[:, 4].astype(np.uint64)])
         self.word_ends = np.concatenate([self.word_ends, self.word_ends[-1] + ends_M])
 
 
 table = functools.cache(Table)  # of a process
+
+
+def _traits(length: Any, stop: int, kind: Any) -> Any:
+    """The length, number among the stop words (0: none) and kind of words in one number each."""
+    return length << (KIND_BITS + STOP_BITS) | stop << KIND_BITS | kind
 
 
 @functools.lru_cache(1 << 14)
@@ -172,25 +179,26 @@ def _next_chunk(
 
 
 @numba.njit(cache=True)
-def _slot(slots: np.ndarray, key: np.uint64) -> int:
-    """The slot of a key in an open-addressing hash table, or the free slot (0 in place of a number) where it belongs.
+def _slot(slots: np.ndarray, key: np.uint64) -> np.uint64:
+    """The slot of a key in an open-addressing hash table, or the free slot (0) where it belongs.
 
-    Key and number lie together: a look at a slot is one access to memory, which takes longer than all else here."""
-    mask = len(slots) - 1
-    slot = int(key >> np.uint64(1)) & mask
-    while slots[slot, 1] and slots[slot, 0] != key:
-        slot = (slot + 1) & mask
+    A slot has the number and the bits of the key above it, and stands where the bits below say: what is looked at fits
+    in few bytes, as access to memory takes longer than all else here."""
+    mask = np.uint64(len(slots) - 1)
+    slot = (key >> np.uint64(1)) & mask
+    while slots[slot] and (slots[slot] ^ key) > CHUNK:
+        slot = (slot + np.uint64(1)) & mask
     return slot
 
 
 @numba.njit(cache=True)
-def _doubled(slots: np.ndarray) -> np.ndarray:
-    doubled = np.zeros((2 * len(slots), 2), np.uint64)
-    for old in range(len(slots)):
-        if slots[old, 1]:
-            slot = _slot(doubled, slots[old, 0])
-            doubled[slot, 0], doubled[slot, 1] = slots[old, 0], slots[old, 1]
-    return doubled
+def _filled(size: int, keys: np.ndarray, new_keys: np.ndarray) -> np.ndarray:
+    """A hash table of so many slots, of chunks with these keys, numbered in their order."""
+    slots = np.zeros(size, np.uint64)
+    for chunk in range(len(keys) + len(new_keys)):
+        key = keys[chunk] if chunk < len(keys) else np.uint64(new_keys[chunk - len(keys)])
+        slots[_slot(slots, key)] = (key & ~CHUNK) | np.uint64(chunk + 1)
+    return slots
 
 
 @numba.njit(cache=True)
@@ -201,10 +209,10 @@ def _cut(
     classes: np.ndarray,
     pieces: np.ndarray,
     slots: np.ndarray,
-    num_chunks: int,
+    keys: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns (numbers of chunks, their first bytes, chunks before the end of each document, new chunks as Table._add
-    takes them, the hash table with the new chunks, whose numbers begin with num_chunks)."""
+    takes them, the hash table with the new chunks, whose numbers follow those of the chunks with `keys`)."""
     capacity = len(data) // 2 + len(offsets)  # a chunk takes at least two bytes, with the blank after it
     chunks, starts = np.empty(capacity, np.int32), np.empty(capacity, np.int64)
     ends_D = np.zeros(len(offsets), np.int64)
@@ -222,17 +230,17 @@ def _cut(
             start, position, characters, common, key = _next_chunk(data, position, stop, is_zh, classes)
             if not characters:
                 break
-            if 2 * (num_chunks + num_new) >= len(slots):
-                slots = _doubled(slots)
+            if 2 * (len(keys) + num_new) >= len(slots):
+                slots = _filled(2 * len(slots), keys, new[:num_new, 4])
             slot = _slot(slots, key)
-            if not slots[slot, 1]:
+            if not slots[slot]:
                 if num_new == len(new):
                     new = np.concatenate((new, np.empty_like(new)))
-                slots[slot, 0], slots[slot, 1] = key, np.uint64(num_chunks + num_new + 1)
+                slots[slot] = (key & ~CHUNK) | np.uint64(len(keys) + num_new + 1)
                 new[num_new, 0], new[num_new, 1], new[num_new, 2] = start, position, characters
                 new[num_new, 3], new[num_new, 4] = common, np.int64(key)
                 num_new += 1
-            chunk = np.int32(slots[slot, 1] - np.uint64(1))
+            chunk = np.int32((slots[slot] & CHUNK) - np.uint64(1))
             chunks[number], starts[number] = chunk, start
             number += 1
             if is_zh and characters == 1 and common & PIECE:

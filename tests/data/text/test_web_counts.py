@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pytest
 from pipelines.data.text import document_stats as document_stats_module
 from pipelines.data.text import web_table
 from pipelines.data.text.document_stats import document_stats
+from pipelines.data.text.measures import buffers
 from pipelines.data.text.web_counts import WebCounts, web_texts
 from pipelines.data.text.web_ngrams import first_above
 from pipelines.data.text.web_words import is_sign, ngram_length, num_sentences, num_words, words
@@ -89,6 +91,16 @@ def test_counts_do_not_depend_on_the_texts_before(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(web_table, "MAX_CHUNKS", 40)  # the table is emptied before nearly every text
     for place, text in enumerate(texts):
         assert plain(counts_of([text], "en"), 0) == plain(counts, place)
+
+
+def test_the_table_grows_with_its_chunks() -> None:
+    chunks = ["".join(letters) for letters in itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=4)][:100_000]
+    table, texts = web_table.Table(), buffers(pa.array([" ".join([*chunks, *chunks])], pa.string()))
+    numbers_C, starts_C, _ = table.cut(*texts, np.zeros(1, np.bool_))
+    assert numbers_C.tolist() == [*numbers_C[: len(chunks)].tolist()] * 2 and len(set(numbers_C)) == len(chunks)
+    assert starts_C.tolist() == list(range(0, 5 * len(numbers_C), 5))
+    again_C, _, _ = table.cut(*texts, np.zeros(1, np.bool_))
+    assert np.array_equal(again_C, numbers_C)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
