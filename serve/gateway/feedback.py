@@ -11,7 +11,6 @@ Nothing of a conversation reaches the disk unless its user sends feedback on it.
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -29,7 +28,6 @@ MAX_CORRECTION_CHARACTERS = 32_000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
 MASK, KEEP = (Privacy(dict.fromkeys(get_args(PrivateKind), action), seed=0) for action in ("mask", "keep"))
-ESCAPE = re.compile(r"(\\[bfnrt])(?=\d)")  # of JSON's text: a line break and the like, before a number
 ReportKind = Literal["wrong", "unsafe", "format", "other"]
 
 CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (
@@ -212,17 +210,13 @@ class FeedbackStore:
         is masked in the texts and numbers that it says, and stays JSON."""
         text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
         if not text.lstrip().startswith(("{", "[")):
-            return self._masked(text)
+            return self._privacy.replace_escaped(text)
         try:
             value = json.loads(text, object_pairs_hook=each_key_once)
             masked = self._without_personal_data(value)
             return text if masked == value else json.dumps(masked, ensure_ascii=False, allow_nan=False)
         except (ValueError, RecursionError):  # cut off, a key repeats, or a number that JSON has not
-            return self._masked(text)
-
-    def _masked(self, text: str) -> str:
-        # A number just after an escaped line break begins a word.
-        return "".join(self._privacy.replace(part)[0] for part in ESCAPE.split(text))
+            return self._privacy.replace_escaped(text)
 
     def _without_personal_data(self, value: Any) -> Any:
         """A prompt: text, or JSON that holds texts. A number that is personal data becomes text."""
@@ -233,7 +227,7 @@ class FeedbackStore:
         if isinstance(value, dict):
             return self._object_without_personal_data(value)
         if isinstance(value, int) and not isinstance(value, bool):
-            masked = self._masked(str(value))
+            masked = self._privacy.replace_escaped(str(value))
             return value if masked == str(value) else masked
         return value
 

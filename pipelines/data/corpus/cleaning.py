@@ -125,8 +125,7 @@ class _Batch:
             return self._add_texts(part, rows)
         if isinstance(rows, BadRow):
             num_bytes = utf8_bytes(rows.raw)
-            raw = without_cut_value(rows.raw) if self.privacy.is_on and len(rows.raw) >= RAW_CHARACTERS else rows.raw
-            self.bad_rows.append((part, rows.model_copy(update={"raw": self.privacy.replace(raw)[0]})))
+            self.bad_rows.append((part, self._private_bad_row(rows) if self.privacy.is_on else rows))
             self.counts[f"{DROPPED}{rows.reason}" if rows.reason else "rows/bad"] += 1
         else:
             num_bytes = utf8_bytes(rows.text)
@@ -161,6 +160,12 @@ class _Batch:
             meta[key], numbers = self.privacy.replace(value)
             self._count_private(numbers)
         return row.group and self.privacy.disguise(row.group), meta
+
+    def _private_bad_row(self, row: BadRow) -> BadRow:
+        """The row without personal data, which its problem may quote, too: a value, or the names of columns."""
+        raw = without_cut_value(row.raw) if len(row.raw) >= RAW_CHARACTERS else row.raw
+        quotes = {"raw": raw, "problem": row.problem}
+        return row.model_copy(update={name: self.privacy.replace_escaped(text) for name, text in quotes.items()})
 
     def _count_private(self, numbers: Counter[PrivateKind]) -> None:
         self.counts.update({f"{PRIVATE}{kind}": number for kind, number in numbers.items()})

@@ -70,6 +70,8 @@ OTHER_NUMBER = re.compile(
     re.IGNORECASE,
 )
 VERSION = re.compile(r"(?:\bv|version|release|build|section|版本|版)\s*+[:：]?\s*+$", re.IGNORECASE)
+# Of JSON or a repr: a line break, a Chinese character, before a number: the escape's letter would be part of its word.
+ESCAPE = re.compile(r"(\\(?:[abfnrtv]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}))(?=[0-9(+])")
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 8, 15  # of an international number (E.164)
 WITHOUT_BLANKS = "".join(map(chr, range(0x21, 0x7F)))  # the characters of values; a number may have others between
 BETWEEN_DIGITS = "0123456789 ().:+–-"
@@ -195,6 +197,14 @@ class Privacy:
             position = stop
             counts[kind] += 1
         return "".join([*pieces, text[position:]]) if pieces else text, counts
+
+    def replace_escaped(self, text: str) -> str:
+        r"""Returns a text with escapes, such as JSON's, without personal data.
+
+        >>> Privacy({"phone": "mask"}, seed=7).replace_escaped(r'{"a": "Tel.\n13812345678"}')
+        '{"a": "Tel.\\n[phone]"}'
+        """
+        return "".join(self.replace(part)[0] for part in ESCAPE.split(text))
 
     def disguise(self, name: str) -> str:
         """The name with surrogates for its personal data, whatever the action: different names stay different."""

@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=9,
+    version=10,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

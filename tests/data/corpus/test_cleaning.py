@@ -187,6 +187,29 @@ def test_personal_data_is_in_no_file(tmp_path: Path) -> None:
     assert kept.documents == default.documents
 
 
+def test_what_is_said_of_a_bad_row_has_no_personal_data(tmp_path: Path) -> None:
+    records = [
+        {"text": GOOD.format(1), "lang": "ann.smith@corp-mail.com"},
+        {"ann.smith@corp-mail.com": 1, "138 1234 5678": 2, "lang": "en"},
+        {"note": "电话\n13812345678 or\t+49 30 901820", "lang": "en"},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"text": "\\u7535\\u8bdd13812345678')
+    source = Jsonl.model_validate({"path": str(file), "language_column": "lang"})
+    problems: dict[bool, list[str]] = {}
+    for is_on in (True, False):
+        rules = Rules([], None, {"email": "mask", "phone": "mask"} if is_on else {}, seed=7)
+        (batch,) = cleaning.clean("web", source, source.parts(), rules=rules, permutations=32)
+        rows = batch.rejected.to_pylist()
+        problems[is_on] = [row["problem"] for row in rows]
+        said = json.dumps(rows)
+        hidden = [value not in said for value in ("ann.smith@", "1234 5678", "13812345678", "901820")]
+        assert len(rows) == 4 and hidden == [is_on] * 4, said
+    assert problems[True][0] == "column 'lang' says '[email]'; expected a code, such as en"
+    assert "columns here: [email], [phone], lang" in problems[True][1]
+    assert "columns here: ann.smith@corp-mail.com, 138 1234 5678, lang" in problems[False][1]
+
+
 @pytest.mark.parametrize("cut", range(12))
 def test_a_value_at_the_end_of_a_cut_row_is_in_no_file(tmp_path: Path, cut: int) -> None:
     for value in ("ann@mail.org", "138 1234 5678"):
