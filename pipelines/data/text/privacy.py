@@ -1,6 +1,7 @@
 """Personal data in texts: finds it by pattern and checksum, and masks it or replaces it with surrogates.
 
-    text ──patterns──► candidates ──checksums, context──► spans by kind ──► [email] or a surrogate, or no document
+    text, its full-width forms as ASCII ──patterns──► candidates ──checksums, context──► spans by kind
+    spans ──► [email] or a surrogate, or no document
 
 Found: e-mail addresses, telephone numbers (international, Chinese, North American, British), public IP addresses,
 cards (Luhn), identity numbers (China's with its checksum, the United States'), passports (a number beside the word).
@@ -24,6 +25,11 @@ from typing import NamedTuple
 from pipelines.data.text.postal_addresses import addresses
 from pipelines.data.text.privacy_kinds import PrivacyOptions, PrivateKind
 
+# Full-width forms that values are written in, and spaces and hyphens between digits: read as ASCII, one character for
+# one, so that places in the text stay what they are.
+WIDE = "".join(map(chr, (*range(0xFF10, 0xFF1A), *range(0xFF20, 0xFF3B), *range(0xFF41, 0xFF5B)))) + "（）＋－．"
+NARROWED = {ord(sign): ord(sign) - 0xFEE0 for sign in WIDE} | {0x3000: " ", 0x2010: "-", 0x2011: "-"}
+IS_WIDE = re.compile(f"[{''.join(map(chr, NARROWED))}]+")
 EMAIL = re.compile(
     r"(?<![A-Za-z0-9_.+%-])[A-Za-z0-9_][A-Za-z0-9_.+%'-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
     r"[A-Za-z]{2,24}(?![A-Za-z0-9_-]|\.[A-Za-z])"
@@ -38,7 +44,8 @@ IPV6 = re.compile(r"(?<![0-9A-Za-z:])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![0-
 MIN_LARGEST_BYTE = 32  # 3.1.2.4 is a section or a version; one address in four thousand has no larger byte
 CARD = re.compile(
     r"(?<![0-9.])(?<![0-9][ -])(?:3[47][0-9]{2}([ -]?)[0-9]{6}\1[0-9]{5}"
-    r"|(?:4[0-9]|5[1-5]|2[2-7]|35|6[0245])[0-9]{2}([ -]?)[0-9]{4}\2[0-9]{4}\2[0-9]{4}(?:\2[0-9]{3})?)(?![ -]?[0-9])"
+    r"|(?:4[0-9]|5[1-5]|2[2-7]|35|6[0245])[0-9]{2}([ -]?)[0-9]{4}\2[0-9]{4}\2[0-9]{4}(?:\2[0-9]{3})?"
+    r"|3(?:0[0-5]|[68][0-9])[0-9]([ -]?)[0-9]{6}\3[0-9]{4})(?![ -]?[0-9])"
 )
 CHINESE_ID = re.compile(
     r"(?<![0-9])(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3])[0-9]{4}(?:18|19|20)[0-9]{2}"
@@ -54,10 +61,15 @@ PASSPORT = re.compile(
 PHONE = re.compile(
     r"(?<![0-9A-Za-z.+/=_-])(?<!#)(?:"
     r"(?:(?:\+|00)86[ -]?|\(\+?86\) ?)?1[3-9][0-9]([ -]?)[0-9]{4}\1[0-9]{4}"  # a Chinese mobile
-    r"|(?:\+86[ -]?)?\(?0(?:10|2[0-9]|[3-9][0-9]{2})(?:\) ?|[ -])[0-9]{4}[ -]?[0-9]{3,4}"  # a Chinese landline
+    r"|(?:(?:\+86[ -]?)?\(?0(?:10|2[0-9]|[3-9][0-9]{2})(?:\) ?|[ -])[0-9]{4}[ -]?[0-9]{3,4}"  # a Chinese landline
+    r"|(?:(?:\+|00)86[ -]?(?:\(0\) ?|\(?)|\(\+?86(?:\) ?|[ -])|86-)0?(?:10|2[0-9]|[3-9][0-9]{2})(?:\) ?|[ -]?)"
+    r"[2-9][0-9]{2,3}[ -]?[0-9]{4})(?:-[0-9]{1,5})?"  # from abroad; both with an extension
+    r"|0(?:(?:10|2[0-9])[2-9][0-9]{7}|[3-9][0-9]{2}[2-9][0-9]{6,7}|7[1-9][0-9]{8})"  # bare: Chinese, a British mobile
     r"|(?:\+?1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([ .-]))[2-9][0-9]{2}(?:\2|[.-])[0-9]{4}"  # North America
-    r"|\+(?!86)[1-9][0-9]{0,2}[ .-]?(?:\(?[0-9]{1,5}\)?[ .-]?){1,5}[0-9]{2,4}"  # international
-    r"|0[1-9][0-9]{1,3} [0-9]{3,4} [0-9]{3,4}"  # British
+    r"|\+(?!86|[0-9]+\.[0-9]+(?![ .-]?[0-9(]))"  # international, and no decimal
+    r"[1-9][0-9]{0,2}[ .-]?(?:\(?[0-9]{1,5}\)?[ .-]?){1,5}[0-9]{2,4}"
+    r"|\(?0(?:(?:(?:1[1-9]|[2-9][0-9])[0-9]{0,2}(?:\) ?| )[0-9]{3}|[2-9][0-9](?:\) ?| )[0-9]{4}) [0-9]{3,4}"  # British
+    r"|[17][1-9][0-9]{2}(?:\) ?|[ -])[0-9]{6})"
     r")(?![0-9]|[.-][0-9]|[A-Za-z_])"
 )
 # The number without the code of its country.
@@ -65,16 +77,23 @@ CHINESE_MOBILE = re.compile(r"(?:(?:\+|00)86[ -]?|\(\+?86\) ?)?(1[3-9][0-9][ -]?
 NORTH_AMERICAN = re.compile(r"(?:\+?1[ .-])?(\(?[2-9][0-9]{2}\)?[ .-]?[2-9][0-9]{2}[ .-][0-9]{4})")
 # What numbers are that look like a telephone's or a card's; versions look like addresses.
 OTHER_NUMBER = re.compile(
-    r"(?:order|tracking|invoice|ticket|serial|isbn|issn|sku|imei|qq|uid|订单|訂單|单号|單號|运单|编号|編號|流水|序列号)"
+    r"(?:order|tracking|invoice|ticket|serial|part|model|isbn|issn|sku|ean|upc|barcode|imei|qq|uid"
+    r"|订单|訂單|单号|單號|运单|编号|編號|流水|序列号|条码|條碼|条形码|型号|型號)"
     r"(?:\s*+(?:id|no\.?|nos\.?|number|num|号|號))?\s*+(?:is|was|:|：|#|=|是|为)?\s*+#?\s*+$",
     re.IGNORECASE,
 )
 VERSION = re.compile(r"(?:\bv|version|release|build|section|版本|版)\s*+[:：]?\s*+$", re.IGNORECASE)
 # Of JSON or a repr: a line break, a Chinese character, before a number: the escape's letter would be part of its word.
 ESCAPE = re.compile(r"(\\(?:[abfnrtv]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}))(?=[0-9(+])")
+PHONE_WORD = re.compile(
+    r"(?:tel|phone|mobile|call|fax|电话|電話|手机|手機|座机|传真|热线|致电)"
+    r"(?:[ .]{0,2}(?:number|no)\b|号码|號碼)?\W*+(?:is\b|是|为|為)?\W*+$",
+    re.IGNORECASE,
+)
+BARE_BARCODE_DIGITS = 12  # a landline of so many digits without a sign between is one only after PHONE_WORD
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 8, 15  # of an international number (E.164)
-WITHOUT_BLANKS = "".join(map(chr, range(0x21, 0x7F)))  # the characters of values; a number may have others between
-BETWEEN_DIGITS = "0123456789 ().:+–-"
+WITHOUT_BLANKS = WIDE + "".join(map(chr, range(0x21, 0x7F)))  # the characters of values
+BETWEEN_DIGITS = "0123456789 ().:+–-０１２３４５６７８９　（）．＋－\u2010\u2011"  # of a number
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999
 
 
@@ -113,10 +132,15 @@ def spans(text: str, kinds: frozenset[PrivateKind]) -> list[Span]:
     [Span(kind='email', start=9, stop=21), Span(kind='phone', start=30, stop=46)]
     """
     result: list[Span] = []
-    for span in sorted(_candidates(text, kinds), key=lambda span: (span.start, -span.stop)):
+    for span in sorted(_candidates(_narrow(text), kinds), key=lambda span: (span.start, -span.stop)):
         if not result or span.start >= result[-1].stop:
             result.append(span)
     return result
+
+
+def _narrow(text: str) -> str:
+    """The text with full-width forms as ASCII, each character in its place."""
+    return text if text.isascii() else IS_WIDE.sub(lambda match: match[0].translate(NARROWED), text)
 
 
 def _candidates(text: str, kinds: frozenset[PrivateKind]) -> Iterator[Span]:
@@ -153,7 +177,9 @@ def _numbers(text: str, start: int, stop: int, kinds: frozenset[PrivateKind]) ->
     if "phone" in kinds:
         for match in PHONE.finditer(text, start, stop):
             is_length = MIN_PHONE_DIGITS <= len(_digits(match[0])) <= MAX_PHONE_DIGITS
-            if is_length and not _follows(OTHER_NUMBER, text, match.start()):
+            may_be_barcode = len(match[0]) == BARE_BARCODE_DIGITS and match[0].isdigit()
+            is_phone = is_length and (not may_be_barcode or _follows(PHONE_WORD, text, match.start()))
+            if is_phone and not _follows(OTHER_NUMBER, text, match.start()):
                 yield Span("phone", *match.span())
 
 
@@ -222,6 +248,7 @@ def surrogate(kind: PrivateKind, value: str, seed: int) -> str:
     >>> surrogate("phone", "138 1234 5678", 7), surrogate("phone", "13812345678", 7)
     ('106 7728 1593', '10677281593')
     """
+    value = _narrow(value)
     if kind == "email":
         return f"user-{_key(kind, value.lower(), seed):032x}"[:17] + "@example.com"
     if kind == "address":

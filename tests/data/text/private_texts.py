@@ -51,6 +51,13 @@ She lost her passport No. «passport|L898902C»
 邮箱«email|zhao_lei@tsinghua.edu.cn»已经不用了
 请加«email|hr2024@bytedance.com»。电话是«phone|18600001234»。
 订票请打«phone|17712345678»，谢谢！
+Beijing office: «phone|+86 10 8888 9999», or «phone|+86-10-65529988» for the fax.
+Shanghai: «phone|(86-21) 6279 8000», from abroad «phone|0086 21 62798001».
+Text me on «phone|07911 123456»; the shop has «phone|01632 960001».
+客服电话：«phone|02162798000»，周末休息。
+手机«phone|１３８１２３４５６７８»，邮箱«email|ann＠mail.com»。
+卡号«card|６２２２０２１０００１１２２３０»，身份证«id_number|１１０１０５１９４９１２３１００２Ｘ»。
+Diners Club «card|3056 930902 5904» is accepted, «card|30569309025904» too.
 """
 LOOK_ALIKES = """
 Version 4.18.0.477 was followed by version 10.3.99.1 in May.
@@ -101,10 +108,81 @@ QQ号1381234567，入群请注明。
 编号 20240314-0001-7788，档案盒12。
 价格从1999-2999元不等，邮编100084。
 """
+# Written before the patterns for full-width digits, bare landlines, British numbers of two groups and Diners cards.
+APART = """
+Reach the Guangzhou branch on «phone|+86 20 3810 5566» or «phone|+86 (20) 38105567».
+Tel: «phone|+86-755-8601-3388»; fax: «phone|+86 755 86013389».
+Dial «phone|0086-571-87654321» from outside the country.
+Embassy: «phone|(86-10) 8531 3000», press «phone|(86-10) 85313001».
+Factory in Dongguan, Tel «phone|86-769-22345678».
+My UK mobile is «phone|07700 900123» and hers is «phone|07700900456».
+The plumber: «phone|(01632) 960456», or mobile «phone|07975 556677».
+Call the surgery on «phone|01224 587456» before ten.
+London again: «phone|(020) 7946 0991» and «phone|02079460992».
+Leeds: «phone|0113 496 0001», Cardiff «phone|029 2018 0123».
+UK: «phone|+44 7911 123456», «phone|+44 (0)20 7946 0123».
+Old Diners number «card|38520000023237» still works, so does «card|3852 000002 3237».
+Paid by Diners, with hyphens: «card|3056-930902-5904».
+北京总部«phone|01065529988»，传真«phone|010-65529989»。
+杭州分公司电话«phone|057187654321»，联系人不在。
+投诉请打«phone|（010）62751234»，转三号。
+分机号在后面：«phone|010-62751234-803»。
+成都«phone|028 8765 4321»，武汉«phone|(027)87654322»。
+石家庄座机«phone|0311-87654321»，邯郸«phone|0310-3112345»。
+值班电话«phone|03103112346»，请记下。
+国外请拨«phone|＋８６　１０　６５５２　９９８８»。
+我的号码：«phone|１５９－８７６５－４３２１»。
+全角的座机«phone|０２１－５４７４２３４５»也要能认出来。
+邮箱是«email|ｗａｎｇ＠１６３．ｃｏｍ»，请用半角输入。
+来信请寄«email|li.na＠sina.com.cn»，谢谢。
+银行卡«card|６２２５　８８１２　３４５６　７８９８»是他的。
+证件«id_number|５３０１０２１９２００５０８０１１ｘ»已经核对。
+香港办事处«phone|+852 2123 4567»，台北«phone|+886 2 2311 3731»。
+The score was (86-21) at half time, 86-10 in the end.
+Temperatures of +86 10 times in a row; +40 -20 in winter.
+Between 2019-2020 and 2021-2022 it rose by 0.02162798000.
+The barcode 036000291452 and the barcode 041220576463 are soup.
+ISBN 0306406152, ISBN 0-306-40615-2, ISBN 978 0 306 40615 7.
+Zero-padded: 00000012345, 00123456789, 0000000042.
+Part number 01632 960001 fits model 07911 123456.
+Price: 01.50 to 02.75, together 1,299.00 or 12 345 678.90.
+On 03/14/2024 01:02:03 and on 2024-03-14T01:02:03.123456Z.
+The log says 20240314150926 and 20240314-150926.
+Diners 3056 930902 5905 has a wrong check digit.
+Version 01.632.960001 and version 2.07911 and v07911.123456.
+The constants 3.02162798000, 0.07911123456 and 6.02214076e23.
+Hex 0x02162798000 and id a02162798000 and file_02162798000.
+Rows 01632-01640, pages 0100-0199, rooms 010 to 020.
+CAS 7732-18-5, EAN 4006381333931, GTIN 00012345600012.
+Order no. 02162798000 left the house.
+Coordinates +52.5200066 -013.4049540, bearing 016 32 96.
+1 2 3 4 5 6 7 8 9 10 11 12, and 01 02 03 04 05 06 07.
+Lottery: 07 11 23 34 45 56. Bonus: 0791 1123.
+Census 1990 1991 1992 1993 and 0100 0200 0300 0400.
+user＠localhost and １＠３ are no addresses.
+SELECT 0133 AS a, 07911 + 123456 AS b
+Matrix 010 101 110 0101 1010 and bits 01101001 10010110.
+第０１２号文件，２０２４年３月１４日印发，共１２３４５６７份。
+单价１２８０元，总价１２８０００００元，优惠价９９９元。
+书号９７８７０２０００２２０７，ＩＳＢＮ　９７８－７－０２－０００２２０－７。
+条形码041220576463，条码6901234567892。
+订单号02162798000，运单号０１０６５５２９９８８。
+比分为（86-21），第二节43-20，第三节021-015。
+从１９９９－２００８年，又从2009－2019年。
+版本２．１３．４５．６已经发布，编号０１０－２０２４－０００１。
+卡号６２２２０２１０００１１２２４１的校验位不对。
+圆周率３．１４１５９２６５３５８９７９３２３８４６。
+期号2024031402，序列号00112233445。
+坐标116.397128，39.916527；海拔0086米。
+第010至021页，见图027 8765。
+１、２、３、４、５、６、７、８、９、１０、１１。
+人口1 412 600 000，面积9 600 000平方公里。
+时间01:02:03，日期20240314，邮编010010。
+"""
 MARK = re.compile(r"«(\w+)\|([^»]+?)(:?)»")
 
 
-def labelled(lines: str = PERSONAL + LOOK_ALIKES) -> list[tuple[str, list[Span]]]:
+def labelled(lines: str = PERSONAL + LOOK_ALIKES + APART) -> list[tuple[str, list[Span]]]:
     """(text, its personal data) of every line; a line's \\n is the end of a line of its text."""
     rows: list[tuple[str, list[Span]]] = []
     for line in (line.replace("\\n", "\n") for line in lines.strip().splitlines()):

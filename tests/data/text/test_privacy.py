@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from pipelines.data.text.privacy import Privacy, id_check, luhn, spans, surrogate
+from pipelines.data.text.privacy import Privacy, id_check, luhn, spans, surrogate, without_cut_value
 from pipelines.data.text.privacy_kinds import PrivateKind
 from tests.data.text.private_texts import labelled
 
@@ -22,6 +22,22 @@ def test_precision_and_recall_on_the_labelled_set(kind: PrivateKind) -> None:
     right = found & expected
     assert len(right) >= 0.95 * len(found), [text[span.start : span.stop] for text, span in found - expected]
     assert len(right) >= 0.9 * len(expected), [text[span.start : span.stop] for text, span in expected - found]
+
+
+def test_full_width_forms_are_found_where_they_stand_and_join_with_ascii() -> None:
+    text = "𝒜 电话：（０１０）６２７５１２３４，手机１３８１２３４５６７８，邮箱ann＠mail.com。"
+    found = [text[start:stop] for _, start, stop in spans(text, frozenset(KINDS))]
+    assert found == ["（０１０）６２７５１２３４", "１３８１２３４５６７８", "ann＠mail.com"]
+    masked, _ = Privacy({"phone": "mask", "email": "mask"}, seed=7).replace(text)
+    assert masked == "𝒜 电话：[phone]，手机[phone]，邮箱[email]。"
+    assert surrogate("phone", "１３８１２３４５６７８", 7) == surrogate("phone", "13812345678", 7)
+    assert surrogate("email", "ann＠mail.com", 7) == surrogate("email", "ann@mail.com", 7)
+    assert without_cut_value("电话 １３８　１２") == without_cut_value("电话 138 12") == "电话"
+
+
+def test_a_bare_number_of_twelve_digits_is_a_telephone_number_after_the_word_alone() -> None:
+    for lead, is_phone in (("联系电话号码是", True), ("Tel. no. ", True), ("条码", False), ("", False), ("共", False)):
+        assert bool(spans(f"{lead}057187654321", frozenset(KINDS))) == is_phone, lead
 
 
 def test_the_labelled_set_has_both_languages_and_look_alikes() -> None:
