@@ -158,9 +158,8 @@ class Documents(Sequence[DocumentStats]):
         documents._words_D2[rows] = -1
         known = {row: numbers for row, numbers in (lines or {}).items() if numbers is not None}
         if known:
-            web = self.web(np.array(list(known)))
-            words = [web.words_of_lines(place, numbers) for place, numbers in enumerate(known.values())]
-            documents._words_D2[list(known)] = words
+            places = np.array(list(known))
+            documents._words_D2[places] = self.web(places).words_of_lines(list(known.values()))
         return documents
 
     def with_languages(self) -> Documents:

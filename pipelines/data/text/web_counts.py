@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numba
@@ -85,9 +86,12 @@ class WebCounts:
         first, stop = self.line_bounds_D[place]
         return content_words(self.counts_L[first:stop, 1], self.counts_L[first:stop, 2], "zh").tolist()
 
-    def words_of_lines(self, place: int, numbers: Sequence[int]) -> np.ndarray:
-        """Words of some lines of a text, and Chinese characters among them. int64[2]."""
-        return self.counts_L[self.line_bounds_D[place, 0] + np.array(numbers, np.int64), 1:].sum(axis=0)
+    def words_of_lines(self, numbers: Sequence[Sequence[int]]) -> np.ndarray:
+        """Words of some lines of each text, and Chinese characters among them. int64[documents, 2]."""
+        sizes_D = [len(of_text) for of_text in numbers]
+        lines = np.repeat(self.line_bounds_D[:, 0], sizes_D) + np.array([*chain.from_iterable(numbers)], np.int64)
+        sums = np.cumsum(np.concatenate([np.zeros((1, 2), np.int64), self.counts_L[lines, 1:]]), axis=0)
+        return np.diff(sums[np.cumsum([0, *sizes_D])], axis=0)
 
 
 def web_texts(texts: pa.Array, languages: Sequence[str]) -> WebCounts:
