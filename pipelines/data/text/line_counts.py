@@ -100,7 +100,7 @@ def _repeated_pieces(
     sizes, keys, stamps = _tables(feed_bounds_R2)
     bounds = np.empty((len(keys), 2), np.int64)
     for number in range(len(rows)):
-        start, stop, size = offsets[rows[number]], offsets[rows[number] + 1], sizes[number]
+        start, stop, size = int(offsets[rows[number]]), int(offsets[rows[number] + 1]), sizes[number]
         feeds = feeds_F[feed_bounds_R2[number, 0] : feed_bounds_R2[number, 1]]
         for first, min_feeds in ((0, 2), (3, 1)):  # of paragraphs, of lines
             pieces = bounds[: _fill_pieces(feeds, start, stop, min_feeds, bounds)]
