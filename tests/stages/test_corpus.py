@@ -25,6 +25,7 @@ from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
 from pipelines.stages.corpus import STAGE, finish, hold_out
+from pipelines.stages.corpus.decontaminate import LEFT_OUT, SHARED, SIMILAR
 from pipelines.store.artifacts import Store
 from tests.stages.corpus_work import (
     Result,
@@ -221,6 +222,11 @@ def test_held_out_text_similar_to_training_text_is_dropped_or_loses_shared_lines
     dropped = json.loads((tmp_path / "draft" / "out" / "data_card.json").read_bytes())["documents"]["web"]["dropped"]
     assert dropped == {"contaminated": facts["documents/dropped_contaminated"]}
     assert int(facts["lines/dropped_contaminated"]) > 0
+    rejected = [row for row in pq.read_table(tmp_path / "draft" / "out" / "rejected.parquet").to_pylist()
+                if row["reason"] == "contaminated"]  # fmt: skip
+    assert len(rejected) == facts["documents/dropped_contaminated"]
+    assert {row["problem"] for row in rejected} == {SIMILAR, SHARED}
+    assert all(row["where"] == "a.jsonl" and row["raw"] == records[row["row"] - 1]["text"][:500] for row in rejected)
 
 
 def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_path: Path) -> None:
@@ -232,10 +238,13 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     write_arrow(pa.record_batch([np.zeros(5, np.int32), fates], schema=hold_out.FATES), tmp_path / "fates.arrow")
     described = {"rejected": str(block.rejected), "source": "books", "fates": str(tmp_path / "fates.arrow"),
                  "places": {"0": "books.jsonl"}}  # fmt: skip
+    left_out = tmp_path / "left_out.parquet"
+    pq.write_table(pa.table([["books/0/3"], ["books"], ["Three."], [SIMILAR]], schema=LEFT_OUT), left_out)
     path, summary = tmp_path / "rejected.parquet", tmp_path / "data_card" / "rejected.json"
     write_rejected = partial(
         finish.write_rejected_file,
-        {"path": str(path)}, blocks=[described], files=[str(block.file)], summary=summary, seed=7,
+        {"path": str(path)}, blocks=[described], files=[str(block.file)], left_out=[str(left_out)], summary=summary,
+        seed=7,
     )  # fmt: skip
     with pytest.raises(FileNotFoundError):
         write_rejected()  # there is no such folder: without the summary the file would never be summarised
@@ -246,6 +255,7 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     assert json.loads(summary.read_bytes()) == summarise_rejected(pq.read_table(path).to_batches(), seed=7)
     assert [(row["where"], row["row"], row["reason"], row["raw"]) for row in rows] == [
         ("books.jsonl", 2, "duplicate_exact", "One."), ("books.jsonl", 2, "duplicate_near", "Two."),
+        ("books.jsonl", 3, "contaminated", "Three."),
     ]  # fmt: skip
 
 

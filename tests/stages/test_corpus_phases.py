@@ -171,7 +171,7 @@ def test_the_number_of_buckets_and_spans_does_not_change_the_result(
 
 
 UNITS = ("buckets of duplicates", "list of near duplicates", "spans measured", "choice of held-out text",
-         "spans separated", "files", "spans compared", "held-out files",
+         "spans separated", "spans compared", "held-out files", "files",
          "files summarised", "data card")  # fmt: skip
 
 

@@ -164,9 +164,7 @@ def data_card(
     """The card as JSON, at most MAX_BYTES. A summary without its samples' order, with the bins of its histograms; one
     without a value is left out.
 
-    read: rows read from each source. clusters: the largest groups of near duplicates, {documents, members}. What was
-    read, and is neither kept nor in the summary as dropped, is `contaminated`: held-out text that is in training text,
-    too, of which rejected.parquet has no rows."""
+    read: rows read from each source. clusters: the largest groups of near duplicates, {documents, members}."""
     documents = {source: _funnel(read[source], summary["documents"].get(source, {})) for source in sorted(read)}
     dropped = Counter[str]()
     for counts in documents.values():
@@ -197,9 +195,6 @@ def _funnel(num_read: int, counts: Mapping[str, Any]) -> dict[str, Any]:
     """What became of the rows of a source."""
     dropped = Counter(counts.get("dropped", {}))
     kept = {split: counts.get(split, 0) for split in SPLITS}
-    unlisted = num_read - sum(kept.values()) - sum(dropped.values())
-    if unlisted:
-        dropped["contaminated"] += unlisted
     return {"read": num_read, **kept, "dropped": dict(dropped)}
 
 

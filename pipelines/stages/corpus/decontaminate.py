@@ -2,6 +2,7 @@
 
     training text ──one task a span──► overlaps/<span>.arrow: held-out documents and lines that are in it, too
     held_out/<span>.parquet ──without overlaps──► out/held_out/part-*.parquet
+                              └─what is left out──► overlaps/part-*.parquet, for rejected.parquet
 
 Held-out text is small (held_out_bytes bounds it), so each task reads all of its signatures and lines, beside those of
 the training text in its span.
@@ -28,12 +29,16 @@ from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
 from pipelines.stages.corpus.hold_out import TRAIN, Span, rows_with, write_parquet
 
 OVERLAPS = pa.schema([("ids", pa.list_(pa.string())), ("lines", pa.list_(pa.uint64()))])
+LEFT_OUT = pa.schema([*(DOCUMENTS.field(name) for name in ("id", "source", "text")), ("problem", pa.string())])
+SIMILAR = "was held out, and a document of the training text is similar"
+SHARED = "was held out, and too much of it stands in lines of the training text"
 COMPARED_DOCUMENTS = 100_000  # of training text, compared at a time: 512 bytes of signature each
 
 
-def decontaminate(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span]) -> Counter[str]:
+def decontaminate(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span]) -> tuple[Counter[str], list[str]]:
     """Writes the held-out documents into work.draft.out, without those that are similar to training text, and without
-    its long lines. Returns counts: documents, bytes, both by language; dropped and lines, which were left out."""
+    its long lines. Returns (counts: documents, bytes, both by language; dropped and lines, which were left out; files
+    of the documents that were left out, as LEFT_OUT)."""
     held_out = [str(span.held_out) for span in spans]
     folder = work.draft.folder("overlaps")
     overlaps = [
@@ -47,7 +52,7 @@ def decontaminate(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span]) -> 
     sizes = [(str(span.held_out), span.counts()["held_out_bytes"]) for span in spans]
     out = work.draft.out / "held_out"
     items = [
-        {"path": str(out / f"part-{number:05}.parquet"), "held_out": files}
+        {"path": str(out / (name := f"part-{number:05}.parquet")), "left_out": str(folder / name), "held_out": files}
         for number, files in enumerate(deal(sizes, work.options.part_bytes))
     ]
     paths = [item["path"] for item in overlaps]
@@ -56,7 +61,7 @@ def decontaminate(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span]) -> 
     counts: Counter[str] = Counter()
     for item in items:
         counts.update(counts_of(Path(item["path"])))
-    return counts
+    return counts, [item["left_out"] for item in items]
 
 
 def compare(item: dict[str, Any], *, files: Sequence[str], held_out: Sequence[str], threshold: float) -> None:
@@ -87,19 +92,22 @@ def compare(item: dict[str, Any], *, files: Sequence[str], held_out: Sequence[st
 def write_held_out(item: dict[str, Any], *, overlaps: Sequence[str], max_overlap: float) -> None:
     """Writes one file of held-out documents, without their overlaps with training text. Runs in a task.
 
-    item: {"path": of the file, "held_out": those of its spans}. overlaps: files of all spans. max_overlap: fraction of
-    a text in lines of training text beyond which it is left out."""
+    item: {"path": of the file, "left_out": that of the others, "held_out": those of its spans}. overlaps: files of all
+    spans. max_overlap: fraction of a text in lines of training text beyond which it is left out."""
     batches = [map_arrow(Path(file)) for file in overlaps]
     similar = {id for batch in batches for id in batch.column("ids")[0].as_py()}
     shared = np.unique(np.concatenate([_flat(batch.column("lines")) for batch in batches]))
     table = pa.concat_tables([pq.read_table(file, columns=document_columns(file)) for file in item["held_out"]])
     texts: list[str | None] = []  # None: left out
+    problems: list[str | None] = []  # None: not left out
     counts: Counter[str] = Counter()
     for id, text, language in zip(
         *(table.column(name).to_pylist() for name in ("id", "text", "language")), strict=True
     ):
         text, overlap, num_lines = splitting.remove_lines(text, shared)
-        if id in similar or overlap > max_overlap or not text:
+        is_shared = overlap > max_overlap or not text
+        problems.append(SIMILAR if id in similar else SHARED if is_shared else None)
+        if problems[-1]:
             texts.append(None)
             counts["dropped"] += 1
             continue
@@ -107,6 +115,8 @@ def write_held_out(item: dict[str, Any], *, overlaps: Sequence[str], max_overlap
         counts["lines"] += num_lines
         for suffix in ("", f"_{language}"):
             counts.update({f"documents{suffix}": 1, f"bytes{suffix}": utf8_bytes(text)})
+    left_out = pa.table([*(table.column(name) for name in LEFT_OUT.names[:3]), problems], schema=LEFT_OUT)
+    write_parquet(left_out.filter(pc.field("problem").is_valid()), Path(item["left_out"]))
     text_field = DOCUMENTS.get_field_index("text")
     table = table.set_column(text_field, DOCUMENTS.field(text_field), pa.array(texts, pa.string()))
     write_parquet(table.filter(pc.field("text").is_valid()), Path(item["path"]), counts)

@@ -1,6 +1,7 @@
 """Last part of the stage: writes the training documents and the rows that are not used, and adds up the counts.
 
 blocks, fates ──one task a file──► out/train/part-*.parquet, out/rejected.parquet with its summary for the data card
+held-out text that stands in training text ─────────────────────┘
 all of these ──► out/data_card.json
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, deal
@@ -60,17 +62,20 @@ def finish(work: Work, cleaned: CleanedBlocks) -> Facts:
     counts: Counter[str] = Counter()
     for span in spans:
         counts.update(span.counts())
-    write_files(work, cleaned, spans, counts)
-    held_out = decontaminate(work, cleaned, spans)
+    held_out, left_out = decontaminate(work, cleaned, spans)
+    write_files(work, cleaned, spans, counts, left_out)
     lists = cleaned.checks.finish(work, cleaned.checked, cleaned.counts)
     write_data_card(work, cleaned, duplicates)
     return facts(work, cleaned, counts, held_out) | lists
 
 
-def write_files(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], counts: Counter[str]) -> None:
+def write_files(
+    work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], counts: Counter[str], left_out: Sequence[str]
+) -> None:
     """Writes the rows that are not used, and the training documents; one task writes each file.
 
-    counts: of the documents that are no duplicates, with the bytes of each block."""
+    counts: of the documents that are no duplicates, with the bytes of each block. left_out: files that `decontaminate`
+    returned."""
     rejected = {"path": str(work.draft.out / "rejected.parquet")}  # first: one task writes it all
     items = [rejected, *_train_items(work, spans, counts)]
     make_files(
@@ -80,20 +85,27 @@ def write_files(work: Work, cleaned: CleanedBlocks, spans: Sequence[Span], count
         unit="files",
         files=cleaned.files,
         rejected=_rejected_blocks(cleaned, spans),
+        left_out=left_out,
         summary=str(rejected_summary(work)),
         seed=work.seed,
     )
 
 
 def write_output(
-    item: dict[str, Any], *, files: Sequence[str], rejected: list[dict[str, Any]], summary: str, seed: int
+    item: dict[str, Any],
+    *,
+    files: Sequence[str],
+    rejected: list[dict[str, Any]],
+    left_out: Sequence[str],
+    summary: str,
+    seed: int,
 ) -> None:
     """Writes the file of the rows that are not used, or one of training documents, which has "blocks" in its item.
     Runs in a task."""
     if "blocks" in item:
         write_part(item, files=files)
     else:
-        write_rejected_file(item, blocks=rejected, files=files, summary=Path(summary), seed=seed)
+        write_rejected_file(item, blocks=rejected, files=files, left_out=left_out, summary=Path(summary), seed=seed)
 
 
 def _train_items(work: Work, spans: Sequence[Span], counts: Counter[str]) -> list[dict[str, Any]]:
@@ -141,7 +153,13 @@ def _rejected_blocks(cleaned: CleanedBlocks, spans: Sequence[Span]) -> list[dict
 
 
 def write_rejected_file(
-    item: dict[str, Any], *, blocks: list[dict[str, Any]], files: Sequence[str], summary: Path, seed: int
+    item: dict[str, Any],
+    *,
+    blocks: list[dict[str, Any]],
+    files: Sequence[str],
+    left_out: Sequence[str],
+    summary: Path,
+    seed: int,
 ) -> None:
     """Writes the file of the rows that are not used, as of `rejected_tables`, after their summary for the data card:
     they are read once for both."""
@@ -149,7 +167,7 @@ def write_rejected_file(
         with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd", use_dictionary=REPEATED_REJECTED) as writer:
 
             def written() -> Iterator[pa.RecordBatch]:
-                for table in rejected_tables(blocks, files):
+                for table in rejected_tables(blocks, files, left_out):
                     writer.write_table(table)
                     yield from table.combine_chunks().to_batches()
 
@@ -157,9 +175,9 @@ def write_rejected_file(
         file.publish()
 
 
-def rejected_tables(blocks: list[dict[str, Any]], files: Sequence[str]) -> Iterator[pa.Table]:
-    """Yields the bad rows and the dropped documents of all blocks, then the duplicates; one block is in memory at a
-    time.
+def rejected_tables(blocks: list[dict[str, Any]], files: Sequence[str], left_out: Sequence[str]) -> Iterator[pa.Table]:
+    """Yields the bad rows and the dropped documents of all blocks, then the duplicates, then held-out documents that
+    stand in training text; one block is in memory at a time.
 
     blocks: of each its {"rejected": file, "source": name, "fates": file of its span, "places": where its parts are}."""
     for block in blocks:
@@ -170,6 +188,19 @@ def rejected_tables(blocks: list[dict[str, Any]], files: Sequence[str]) -> Itera
             if len(rows):
                 documents = chosen_rows(pq.read_table(files[number], columns=["id", "text"]), rows)
                 yield rejected_rows(documents, block["source"], block["places"], reason, problem)
+    places: dict[str, dict[str, str]] = {}
+    for block in blocks:
+        places.setdefault(block["source"], {}).update(block["places"])
+    for file in left_out:
+        documents = pq.read_table(file)
+        kinds = (
+            documents.group_by(["source", "problem"], use_threads=False)
+            .aggregate([])
+            .sort_by([("source", "ascending"), ("problem", "ascending")])
+        )
+        for source, problem in zip(*(kinds.column(name).to_pylist() for name in ("source", "problem")), strict=True):
+            rows = documents.filter((pc.field("source") == source) & (pc.field("problem") == problem))
+            yield rejected_rows(rows, source, places[source], "contaminated", problem)
 
 
 def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Counter[str]) -> Facts:
