@@ -203,6 +203,6 @@ class ServeCluster(Hosting, ClusterOptions):
         description="Documents to answer from, what a stage knowledge made, or none; default: the model's run's",
     )
     feedback: str | None = Field(
-        default=None, description="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, or "
-        "none; default: a SQLite file in the store"
+        default=None, description="PostgreSQL database for users' feedback, postgresql://USER@HOST:PORT/DATABASE, the "
+        "path of a SQLite file on a local disk, with a slash, or none; default: a SQLite file in the store"
     )  # fmt: skip

@@ -77,9 +77,27 @@ def check_feedback_url(url: str | None) -> str | None:
         raise UserError("--feedback: holds a password, which all users of this machine could read; leave it out, and "
                         "put it into ~/.pgpass or the variable PGPASSWORD")  # fmt: skip
     if parts.scheme not in ("postgresql", "postgres"):
-        raise UserError(f"--feedback {url}: expected postgresql://USER@HOST:PORT/DATABASE; without --feedback, a "
-                        f"file in the store")  # fmt: skip
+        raise UserError(f"--feedback {url}: expected postgresql://USER@HOST:PORT/DATABASE, or the path of a SQLite "
+                        f"file on a disk of this machine, with a slash; without --feedback, a file in the "
+                        f"store")  # fmt: skip
     return url
+
+
+def is_path(feedback: str | None) -> bool:
+    """Whether what --feedback says is the path of a SQLite file.
+
+    >>> [is_path(text) for text in ("/data/f.sqlite", "./f.sqlite", "f.sqlite", "postgresql://u@h/d", "none", None)]
+    [True, True, False, False, False, False]
+    """
+    return feedback is not None and "/" in feedback and ":" not in feedback.partition("/")[0]
+
+
+def feedback_place(root: Path, feedback: str | None) -> tuple[Path, str | None]:
+    """The SQLite file and the URL of a database that --feedback names; without, the file in the store's folder `root`.
+    Where there is a URL, the file is not opened. Raises UserError."""
+    if feedback is not None and is_path(feedback):
+        return Path(feedback).expanduser().absolute(), None
+    return root / FEEDBACK_FILE, check_feedback_url(feedback)
 
 
 class Settings(Hosting):
@@ -168,7 +186,10 @@ class Settings(Hosting):
 
     @property
     def receipt_key(self) -> Path | None:
-        """File with the key that signs receipts, beside the feedback; None where none is stored."""
+        """File with the key that signs receipts, in the store's folder, else beside the feedback; None where none is
+        stored."""
+        if self.feedback and self.store and "://" not in self.store:
+            return Path(self.store) / RECEIPT_KEY_FILE
         return self.feedback.with_name(RECEIPT_KEY_FILE) if self.feedback else None
 
     def check(self) -> Settings:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.errors import UserError
+from serve.gateway.file_systems import check_is_local
 
-CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S = 10, 20
+CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S = 10, 20, 10
 PARAMETER = re.compile(r":(\w+)")
 SETUP_LOCK = 7294  # of PostgreSQL's advisory locks: servers that start together make the tables one after another
 
@@ -51,14 +52,16 @@ class Database(Protocol):
 
 class Sqlite:
     """SQLite. file: default: in memory. synced: whether a commit returns once it is on disk, and survives a power cut
-    too; without, it survives the end of the process. Raises DatabaseError, OSError."""
+    too; without, it survives the end of the process. Processes of one machine may share a file: each waits for the
+    others' locks up to LOCK_TIMEOUT_S. Raises UserError on a network's file system, DatabaseError, OSError."""
 
     def __init__(self, file: Path | None = None, *, synced: bool = True):
         if file is not None:
+            check_is_local(file)
             file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(
-            file or ":memory:", timeout=10, isolation_level=None, check_same_thread=False
+            file or ":memory:", timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         self._connection.row_factory = sqlite3.Row
         self.execute("PRAGMA journal_mode=WAL")

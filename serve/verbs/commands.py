@@ -20,7 +20,7 @@ from serve.gateway import asgi
 from serve.gateway.database import DatabaseError, open_database
 from serve.hosting import adapters, artifacts, emit
 from serve.options import NONE, ServeCluster
-from serve.settings import FEEDBACK_FILE, Settings
+from serve.settings import Settings, feedback_place, is_path
 from serve.verbs.chat import talk
 from serve.verbs.promote import parse_canary
 from serve.verbs.service import combined, load_options
@@ -135,9 +135,9 @@ class Follower:
 
 def _check_shared_feedback(cluster_option: str | None, options: ServeCluster) -> None:
     """Raises UserError for a server on a cluster whose nodes would each store feedback in a file."""
-    if cluster_option is not None and options.feedback is None:
-        raise UserError(f"{cluster_option}: without --feedback each node would store feedback, and count requests of "
-                        f"keys, in a SQLite file that the others do not see; expected --feedback "
+    if cluster_option is not None and (options.feedback is None or is_path(options.feedback)):
+        raise UserError(f"{cluster_option}: without a database in --feedback each node would store feedback, and count "
+                        f"requests of keys, in a SQLite file that the others do not see; expected --feedback "
                         f"postgresql://USER@HOST:PORT/DATABASE, a database that all nodes reach, or --feedback none, "
                         f"which stores none")  # fmt: skip
 
@@ -191,7 +191,7 @@ def load_settings(
 
     name: as `rayse export` takes it; default: the newest. knowledge: name of the documents to answer from, by default
     those of the model's run; no_knowledge: none. options: settings from the command line; None leaves a
-    setting to the trial, or to its default; `feedback_url` may be `none`: no feedback is stored."""
+    setting to the trial, or to its default; `feedback_url` is what --feedback says: a URL, a path, or `none`."""
     requested = resolve(store, name) if name else artifacts.newest(store)
     spec = artifacts.serving_spec(store, requested)
     model = artifacts.require(store, artifacts.MODEL, spec.model)
@@ -201,13 +201,14 @@ def load_settings(
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
     documents = artifacts.knowledge_settings(_knowledge(store, knowledge, spec.knowledge, leave_out=no_knowledge))
     requested_options = {option: value for option, value in options.items() if value is not None}
-    if stores_none := requested_options.get("feedback_url") == NONE:
-        del requested_options["feedback_url"]
+    feedback, url = None, None
+    if (said := requested_options.pop("feedback_url", None)) != NONE:
+        feedback, url = feedback_place(store.root, said)
     if name and aliases.read(store, name) is not None:  # clients keep one name for all versions
         requested_options.setdefault("name", name)
     return artifacts.settings(
         model, guard, store.root / "cache", store=store.location,
-        feedback=None if stores_none else store.root / FEEDBACK_FILE,
+        feedback=feedback, feedback_url=url,
         **{**spec.settings, **documents, **requested_options},
     )  # fmt: skip
 

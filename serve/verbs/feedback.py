@@ -24,7 +24,7 @@ from serve.gateway import receipts
 from serve.gateway.database import Database, DatabaseError, open_database
 from serve.gateway.feedback import FeedbackStore
 from serve.gateway.keys import DAY_S, Access
-from serve.settings import FEEDBACK_FILE, RECEIPT_KEY_FILE, check_feedback_url
+from serve.settings import RECEIPT_KEY_FILE, feedback_place
 
 NO_TEXTS, NOT_LIKED = "without texts", "neither corrected nor liked"
 
@@ -151,12 +151,12 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _opened(store: str, url: str | None) -> Iterator[Database]:
-    file = Store(store).root / FEEDBACK_FILE
+    file, url = feedback_place(Store(store).root, url)
     if url is None and not file.exists():
         raise UserError(f"{file}: no such file, so there is no feedback; pass the store with --store, or the database "
                         f"with --feedback")  # fmt: skip
     try:
-        database = open_database(file, check_feedback_url(url))
+        database = open_database(file, url)
         try:
             yield database
         finally:

@@ -12,8 +12,9 @@ FeedbackOpt = Annotated[
     str | None,
     typer.Option(
         "--feedback",
-        help="PostgreSQL database of users' feedback, postgresql://USER@HOST:PORT/DATABASE, or for `rayse serve` none; "
-        "the password comes from ~/.pgpass or PGPASSWORD. Default: a SQLite file in the store.",
+        help="PostgreSQL database of users' feedback, postgresql://USER@HOST:PORT/DATABASE, whose password comes from "
+        "~/.pgpass or PGPASSWORD; or the path of a SQLite file on a local disk, with a slash; or for `rayse serve` "
+        "none. Default: a SQLite file in the store.",
     ),
 ]
 SinceOpt = Annotated[

@@ -16,7 +16,7 @@ from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import latest, resolve
 from serve.hosting import artifacts
 from serve.hosting.canary import count_thumbs
-from serve.settings import FEEDBACK_FILE, check_feedback_url
+from serve.settings import feedback_place
 
 
 def promote(
@@ -24,20 +24,20 @@ def promote(
 ) -> None:
     """`rayse promote`: moves an alias to a model or a trial. Raises UserError for an artifact of another kind.
 
-    feedback_url: PostgreSQL database whose thumbs are evidence; default: those in the store's file."""
+    feedback_url: PostgreSQL database, or path of a file, whose thumbs are evidence; default: those in the store's."""
     if name is None:
         raise UserError("NAME: missing; expected a model or trial to promote, or --list, which lists the decisions")
     artifact = resolve(store, name)
     artifacts.serving_spec(store, artifact)  # refuses other kinds
     if store.names("runs") and alias in latest(store).stages:
         raise UserError(f"--alias {alias}: is a stage of the latest run, and means that; expected another name")
-    evidence = _evidence(store, artifact, check_feedback_url(feedback_url))
+    evidence = _evidence(store, artifact, feedback_url)
     _report(aliases.promote(store, alias, artifact, reason=reason, evidence=evidence), as_json)
 
 
 def rollback(store: Store, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None) -> None:
     """`rayse rollback`: moves an alias back to what it named before. feedback_url: as promote takes it."""
-    check_feedback_url(feedback_url)
+    feedback_place(store.root, feedback_url)
     current = aliases.read(store, alias)
     served = store.by_fingerprint(current.fingerprint) if current else None
     evidence = _evidence(store, served, feedback_url) if served is not None else {}
@@ -68,7 +68,7 @@ def _evidence(store: Store, artifact: Artifact, feedback_url: str | None) -> dic
     for other in store.artifacts():
         if other.kind in ("trial", "evaluation") and model in other.manifest.parents.values():
             evidence[other.kind] = other.manifest.facts
-    thumbs = count_thumbs(store.root / FEEDBACK_FILE, feedback_url).get(model)
+    thumbs = count_thumbs(*feedback_place(store.root, feedback_url)).get(model)
     return evidence | ({"feedback": thumbs} if thumbs else {})
 
 

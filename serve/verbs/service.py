@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import UserError
 from serve.options import NONE, GuardAddress, Hosting, ServeCluster
-from serve.settings import GuardEndpoint
+from serve.settings import GuardEndpoint, is_path
 from serve.verbs.server_keys import read_guard_endpoint, read_server_keys
 
 FILES = ("key_file", "access_log")  # options whose paths in a recipe start at its folder
@@ -28,6 +28,8 @@ def combined(flags: Mapping[str, Any], recipe: ServeCluster | None, folder: Path
     its `cluster.serve`; folder: where the recipe is. Raises UserError that names the flag."""
     values = recipe.model_dump(exclude_unset=True) if recipe is not None else {}
     values |= {name: folder / values[name] for name in FILES if values.get(name) is not None}
+    if is_path(values.get("feedback")):
+        values["feedback"] = str(folder / Path(values["feedback"]).expanduser())
     values |= {name: flags[name] for name in ServeCluster.model_fields if name in flags and name not in GUARD_FLAGS}
     if flags.get("names"):
         values["models"] = tuple(flags["names"])

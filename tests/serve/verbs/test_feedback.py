@@ -104,6 +104,8 @@ def test_feedback_is_counted_by_version_and_a_user_s_deleted(store: Path) -> Non
     assert json.loads(rayse("delete", "--user", "ann", *at).stdout) == {"user": "ann", "deleted": 2}
     assert json.loads(rayse("delete", "--user", "ann", *at).stdout)["deleted"] == 0
     assert "demo f00d: 3 up, 1 corrected" in rayse("show", "--store", str(store)).stdout
+    (store / "feedback.sqlite").rename(local := store / "local.sqlite")
+    assert "demo f00d: 3 up, 1 corrected" in rayse("show", "--feedback", str(local)).stdout
     (store / "receipts.key").unlink()
     done = rayse("delete", "--user", "ben", *at)
     assert done.exit_code == 2 and "digests that need it" in done.stderr and not (store / "receipts.key").exists()

@@ -165,12 +165,19 @@ def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
     url = "postgresql://rayse@127.0.0.1:9/rayse"
     promote(store, "first", "other", reason="", as_json=True, feedback_url=url)
     promote(store, "first", "production", reason="", as_json=True)
-    assert [each.evidence.get("feedback") for each in aliases.decisions(store)] == [None, {"up": 1, "down": 0}]
+    (store.root / FEEDBACK_FILE).rename(local := store.root / "local.sqlite")
+    promote(store, "first", "third", reason="", as_json=True, feedback_url=str(local))
+    kept = [each.evidence.get("feedback") for each in aliases.decisions(store)]
+    assert kept == [None, {"up": 1, "down": 0}, {"up": 1, "down": 0}]
 
 
 def test_a_server_on_a_cluster_needs_a_database_of_feedback(store: Store) -> None:
     put(store, "first")
-    with pytest.raises(UserError, match=r"--address: without --feedback .* expected --feedback postgresql://"):
+    with pytest.raises(UserError, match=r"--address: without a database .* expected --feedback postgresql://"):
         commands.serve(store, {"names": ["first"], "address": "head:6379"})
-    with pytest.raises(UserError, match=r"--emit: without --feedback .* expected --feedback postgresql://"):
+    with pytest.raises(UserError, match=r"--emit: without a database .* expected --feedback postgresql://"):
         commands.serve(store, {"emit": store.root / "serve.yaml"})
+    with pytest.raises(UserError, match=r"--address: without a database in --feedback each node"):
+        commands.serve(store, {"names": ["first"], "address": "head:6379", "feedback": "/data/feedback.sqlite"})
+    with pytest.raises(UserError, match=r"--feedback feedback\.sqlite: expected postgresql://"):
+        commands.serve(store, {"names": ["first"], "feedback": "feedback.sqlite"})

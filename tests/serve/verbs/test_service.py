@@ -89,6 +89,12 @@ def test_what_a_recipe_says_reaches_the_server(tmp_path: Path, monkeypatch: pyte
     settings = load_settings(store, None, **load_options(combined(flags, options, tmp_path), flags))
     assert settings.guard_endpoint and settings.guard_endpoint.failure == "decline"
     assert (settings.feedback, settings.feedback_url) == (store.root / FEEDBACK_FILE, "postgresql://u@h/d")
+    of_recipe = combined(
+        {}, read(tmp_path, FULL.replace("feedback: none", "feedback: ./here/f.sqlite")).serve, tmp_path
+    )
+    local = load_settings(store, None, **load_options(of_recipe, {}))
+    assert (local.feedback, local.feedback_url) == (tmp_path / "here" / "f.sqlite", None)
+    assert local.receipt_key == store.root / "receipts.key"  # of all servers of the store
     without = combined({"guard": False}, options, tmp_path)
     assert load_settings(store, None, **load_options(without, {"guard": False})).guard_endpoint is None
 
