@@ -164,7 +164,10 @@ ResumeCanaryOpt = Annotated[
 ]
 EmitOpt = Annotated[
     Path | None,
-    typer.Option(help="File for a Serve config, for `serve deploy` and KubeRay, in place of serving."),
+    typer.Option(
+        help="File for a Serve config, for `serve deploy` and KubeRay, in place of serving. Other machines, and a "
+        "Kubernetes Service, reach that server with --host 0.0.0.0 and --key-file alone."
+    ),
 ]
 TemperatureOpt = Annotated[
     float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the most likely token.")

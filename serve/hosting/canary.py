@@ -27,7 +27,7 @@ class Watch:
     def __init__(self, settings: Settings):
         self.settings = settings
         self._canaries = [model for model in settings.models if model.canary and not model.canary_stopped]
-        self._stopped: set[tuple[str, str]] = set()  # name and version
+        self._stopped = {(model.name, model.version) for model in settings.models if model.canary_stopped}
         self._next_s = time.monotonic() + PERIOD_S
 
     def with_stopped(self, settings: Settings) -> Settings:

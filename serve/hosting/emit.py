@@ -6,6 +6,7 @@ artifacts' folders, and fetched from the store on each node where it is s3:// or
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,25 @@ def config(settings: Settings) -> dict[str, Any]:
     }
 
 
+def reach(settings: Settings) -> str:
+    """Who reaches a server that is deployed from the config, and what others need; empty where others do."""
+    if not settings.loopback:
+        return ""
+    hosts = "" if settings.keys else ", and requests with another Host than localhost get 403 (foreign_host)"
+    return (f"listens on {settings.host} of each node, where only programs of that node reach it, and no Service of "
+            f"Kubernetes{hosts}. For others, write it with --host 0.0.0.0 and --key-file FILE, which has lines NAME "
+            f"SHA256")  # fmt: skip
+
+
 def write(settings: Settings, file: Path) -> None:
-    """Writes the Serve config as YAML, checked against Ray Serve's schema. Raises UserError where a file is there."""
+    """Writes the Serve config as YAML, checked against Ray Serve's schema, with a comment on who reaches it. Raises
+    UserError where a file is there."""
     from ray.serve.schema import ServeDeploySchema
 
     text = yaml.safe_dump(config(settings), sort_keys=False, allow_unicode=True)
     ServeDeploySchema.model_validate(yaml.safe_load(text))
     if file.exists():
         raise UserError(f"--emit {file}: exists already; expected a new file")
-    file.write_text(text, encoding="utf-8")
+    comment = textwrap.fill(f"This server {reach(settings)}.", 100, initial_indent="# ", subsequent_indent="# ",
+                            break_on_hyphens=False)  # fmt: skip
+    file.write_text(f"{comment}\n{text}" if reach(settings) else text, encoding="utf-8")

@@ -47,6 +47,8 @@ def serve(store: Store, flags: Mapping[str, Any], *, recipe: ServeCluster | None
     if file is not None:
         emit.write(settings, file)
         print(f"{file}: deploy it with `serve deploy {file}`, or as serveConfigV2 of a RayService", file=sys.stderr)
+        if reach := emit.reach(settings):
+            print(f"{file}: {reach}", file=sys.stderr)
         return
     _check_database(settings)
     if flags.get("resume_canary"):

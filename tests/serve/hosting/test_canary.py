@@ -71,5 +71,6 @@ def test_a_stopped_canary_stays_stopped_where_an_alias_moves(monkeypatch: pytest
     following = watch.with_stopped(versions("v3", "v2"))  # the alias of the stable version moved
     assert Routed(following, [answer, fail]).ask_often("a", 50) == 50
     assert list(Watch(following).decisions()) == []
+    assert Watch(following).with_stopped(versions("v5", "v2")).others[0].canary_stopped, "at the next one too"
     another = watch.with_stopped(versions("v3", "v4"))  # that of the canary did
     assert Routed(another, [answer, fail]).ask_often("a", 50) < 50

@@ -53,6 +53,22 @@ def test_a_config_is_valid_and_names_its_models(tiny: Tiny, tmp_path: Path) -> N
         emit.config(settings.model_copy(update={"others": (canary,)}))
 
 
+def test_a_config_that_no_other_machine_reaches_says_so_and_what_is_needed(tiny: Tiny, tmp_path: Path) -> None:
+    settings, keys = Settings(model=tiny.first, name="first"), (NamedKey(name="ana", sha256="0" * 64),)
+    emit.write(settings, alone := tmp_path / "alone.yaml")
+    text = alone.read_text(encoding="utf-8")
+    comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
+    assert comment.startswith(
+        "This server listens on 127.0.0.1 of each node, where only programs of that node reach it"
+    )
+    assert "foreign_host" in comment and "--host 0.0.0.0 and --key-file FILE" in comment
+    assert ServeDeploySchema.model_validate(yaml.safe_load(text)).http_options.host == "127.0.0.1"
+    with_keys = settings.model_copy(update={"key": "k", "keys": keys})
+    assert "127.0.0.1" in emit.reach(with_keys) and "foreign_host" not in emit.reach(with_keys)
+    emit.write(with_keys.model_copy(update={"host": "0.0.0.0"}).check(), open_ := tmp_path / "open.yaml")
+    assert "#" not in open_.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_config_is_deployed_by_the_serve_cli(tiny: Tiny, tmp_path: Path) -> None:
     gcs, dashboard, port = free_port(), free_port(), free_port()

@@ -123,11 +123,11 @@ def test_times_are_those_of_whole_replies_and_no_failure_lowers_them() -> None:
     routed.ask_often("a", 33)
     (facts,) = asyncio.run(routed.router.outcomes()).values()
     assert facts["requests"] == 33 and facts["replies"] == 1 and facts["error_rate"] == 31 / 33
-    assert facts["first_bytes_s"] < 0.15 and facts["reply_s"] >= 0.2 and facts["token_s"] == facts["reply_s"] / 4
+    assert facts["reply_s"] - facts["first_bytes_s"] > 0.19 and facts["token_s"] == facts["reply_s"] / 4
     routed = Routed(Settings(model=MODEL, name="a"), [counted])
     routed.ask_often("a", 1)
     (facts,) = asyncio.run(routed.router.outcomes()).values()
-    assert facts["reply_s"] >= 0.2 and facts["token_s"] == facts["reply_s"] / 20
+    assert facts["reply_s"] > 0.19 and facts["token_s"] == facts["reply_s"] / 20
 
 
 def test_outcomes_are_those_of_a_name_and_a_version() -> None:

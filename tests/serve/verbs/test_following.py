@@ -82,6 +82,7 @@ def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatc
     """The loop of a server, without Ray: an alias that is damaged, mended, and moved to a folder that is no model."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
     monkeypatch.setattr(app, "_check_spare", lambda settings, following: None)
+    monkeypatch.setattr(app, "deploy", lambda settings: None)
     aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
     load = lambda: commands.load_service(store, [PRODUCTION], None, {})  # noqa: E731
     settings, follow, file = (
