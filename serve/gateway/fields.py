@@ -1,22 +1,20 @@
 """The fields of a request, one model for each route: OpenAI's, with some of vLLM's, and no others.
 
-    parsed JSON ──read──► ChatFields | CompletionFields ──passed_on──► the fields that vLLM gets
+    parsed JSON ──read (reading.py)──► ChatFields | CompletionFields ──passed_on──► the fields that vLLM gets
 
 Types are strict, as OpenAI's are: 1 and "yes" are no truth values, "5" is no number. A field's description is what an
 error says was expected. What is not listed here does not reach vLLM, whose further fields would step around the chat
-template, the guard or another client's reply.
+template, the guard or another client's reply. Of many wrong items the first alone is an error: a body of 1 MB holds
+hundreds of thousands, each of which would cost 3 kB.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WrapValidator, model_validator
 
-from serve.gateway.asgi import ApiError
 from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, MAX_CORRECTION_CHARACTERS, ReportKind
 from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
 
@@ -25,6 +23,22 @@ MAX_LOGPROBS = 20  # vLLM's limit
 MAX_TOOLS = 128  # OpenAI's limit
 COUNT = "a whole number of at least 1"
 TokenId = Annotated[int, Field(ge=0)]
+Item = TypeVar("Item")
+
+
+def _each_entry(entries: Any, check: Callable[[Any], Any]) -> Any:
+    """Checks an object entry by entry, up to the first wrong one."""
+    if not isinstance(entries, dict):
+        return check(entries)
+    return {name: value for entry in entries.items() for name, value in check(dict([entry])).items()}
+
+
+Items = Annotated[list[Item], FailFast()]
+Entries = Annotated[dict[str, Item], WrapValidator(_each_entry)]
+LogitBias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    WrapValidator(_each_entry),
+]
 
 
 class _Fields(BaseModel):
@@ -33,8 +47,13 @@ class _Fields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_null(cls, values: Any) -> Any:
-        """Null counts as absent."""
-        return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
+        """Null counts as absent. Of fields that are not listed the first one stays, for the error."""
+        if not isinstance(values, dict):
+            return values
+        listed = {field.alias or name for name, field in cls.model_fields.items()}
+        present = {name: value for name, value in values.items() if value is not None}
+        unknown = next((name for name in present if name not in listed), None)
+        return {name: value for name, value in present.items() if name in listed or name == unknown}
 
 
 class StreamOptions(_Fields):
@@ -50,7 +69,7 @@ class StructuredOutputs(_Fields):
 
     json_: str | dict[str, Any] | None = Field(None, alias="json", description="a JSON schema, as an object or text")
     regex: str | None = Field(None, description="a regular expression")
-    choice: list[str] | None = Field(None, min_length=1, description="a list of at least one text")
+    choice: Items[str] | None = Field(None, min_length=1, description="a list of at least one text")
     grammar: str | None = Field(None, description="a grammar in EBNF")
     json_object: Literal[True] | None = Field(None, description="true")
 
@@ -109,7 +128,7 @@ class Tool(_Fields):
 class CalledTools(_Fields):
     """The tools of a request to a model that calls them. One that does not ignores tools of any form."""
 
-    tools: list[Tool] = Field(description="a list of tools")
+    tools: Items[Tool] = Field(description="a list of tools")
 
 
 class FunctionOfName(_Fields):
@@ -137,7 +156,7 @@ class _CommonFields(_Fields):
     top_p: float | None = Field(None, gt=0, le=1, description="a number above 0, at most 1")
     stream: bool | None = Field(None, description="true or false")
     user: str | None = Field(None, description="text")
-    metadata: dict[str, str] | None = Field(None, description="an object of texts")
+    metadata: Entries[str] | None = Field(None, description="an object of texts")
     service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
     safety_identifier: str | None = Field(None, description="text")
     prompt_cache_key: str | None = Field(None, description="text")
@@ -156,14 +175,12 @@ class _GenerationFields(_CommonFields):
     repetition_penalty: float | None = Field(None, gt=0, description="a number above 0")
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description="a number from -2 to 2")
     presence_penalty: float | None = Field(None, ge=-2, le=2, description="a number from -2 to 2")
-    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
-        Field(None, description="an object of token ids with numbers from -100 to 100")
-    )
-    bad_words: list[str] | None = Field(None, description="a list of texts")
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = Field(
+    logit_bias: LogitBias | None = Field(None, description="an object of token ids with numbers from -100 to 100")
+    bad_words: Items[str] | None = Field(None, description="a list of texts")
+    stop: str | Annotated[Items[str], Field(max_length=16)] | None = Field(
         None, description="text, or a list of at most 16 texts"
     )
-    stop_token_ids: list[TokenId] | None = Field(None, description="a list of token ids")
+    stop_token_ids: Items[TokenId] | None = Field(None, description="a list of token ids")
     include_stop_str_in_output: bool | None = Field(None, description="true or false")
     ignore_eos: bool | None = Field(None, description="true or false")
     skip_special_tokens: bool | None = Field(None, description="true or false")
@@ -193,27 +210,27 @@ class _GenerationFields(_CommonFields):
 class ChatFields(_GenerationFields):
     """Fields of /v1/chat/completions."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1, description="a list with at least one message")
+    messages: Items[dict[str, Any]] = Field(min_length=1, description="a list with at least one message")
     logprobs: bool | None = Field(None, description="true or false")
     top_logprobs: int | None = Field(
         None, ge=0, le=MAX_LOGPROBS, description=f"a whole number from 0 to {MAX_LOGPROBS}"
     )
     add_generation_prompt: bool | None = Field(None, description="true or false")
     continue_final_message: bool | None = Field(None, description="true or false")
-    tools: Annotated[list[AnyForm[Tool]], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[Items[AnyForm[Tool]], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description=f"a list of at most {MAX_TOOLS} tools"
     )
     tool_choice: ToolChoice | None = Field(None, description=TOOL_CHOICE)
     parallel_tool_calls: bool | None = Field(None, description="true or false")
-    functions: list[dict[str, Any]] | None = Field(None, description="a list of functions")
+    functions: Items[dict[str, Any]] | None = Field(None, description="a list of functions")
     function_call: str | dict[str, Any] | None = Field(None, description='"auto" or "none"')
-    modalities: list[Literal["text"]] | None = Field(None, description='["text"]')
+    modalities: Items[Literal["text"]] | None = Field(None, description='["text"]')
 
 
 class CompletionFields(_GenerationFields):
     """Fields of /v1/completions."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
+    prompt: str | Items[str] | Items[TokenId] | Items[Items[TokenId]] = Field(
         description="text, token ids, or a list of either"
     )
     max_tokens: int | None = Field(None, ge=0, description="a whole number of at least 1; 0 with echo")
@@ -272,13 +289,13 @@ class NamedFunction(FunctionOfName):
 class ResponsesFields(_CommonFields):
     """Fields of /v1/responses."""
 
-    input: str | Annotated[list[dict[str, Any]], Field(min_length=1)] = Field(
+    input: str | Annotated[Items[dict[str, Any]], Field(min_length=1)] = Field(
         description="text, or a list with at least one message"
     )
     instructions: str | None = Field(None, description="text")
     max_output_tokens: int | None = Field(None, ge=1, description=COUNT)
     text: TextOptions | None = Field(None, description="an object with a format")
-    tools: Annotated[list[AnyForm[ResponsesTool]], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[Items[AnyForm[ResponsesTool]], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description=f"a list of at most {MAX_TOOLS} functions"
     )
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = Field(None, description=TOOL_CHOICE)
@@ -317,11 +334,11 @@ class FeedbackFields(_Fields):
         "", description=f"the text that the reply should have been, at most {MAX_CORRECTION_CHARACTERS} characters"
     )
     report: ReportKind | None = Field(None, description="wrong, unsafe, format or other")
-    prompt: str | list[dict[str, Any]] | list[str] | list[TokenId] | list[list[TokenId]] | None = Field(
+    prompt: str | Items[dict[str, Any]] | Items[str] | Items[TokenId] | Items[Items[TokenId]] | None = Field(
         None, description="the prompt that the receipt is of: messages, text, token ids, or a list of either"
     )
     reply: str | None = Field(None, description="the reply that the receipt is of")
-    tool_calls: list[ToolCall] | None = Field(None, description="a list of the calls of that reply")
+    tool_calls: Items[ToolCall] | None = Field(None, description="a list of the calls of that reply")
 
     @model_validator(mode="after")
     def _one_reply(self) -> Self:
@@ -342,58 +359,3 @@ NOT_PASSED_ON = {
     "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities", "best_of", "user", "metadata",
     "store", "service_tier", "safety_identifier", "prompt_cache_key",
 }  # fmt: skip
-
-
-def read(model: type[Model], body: dict[str, Any]) -> Model:
-    """Checks the fields of a request; null counts as absent. Raises ApiError (400) that names the first wrong one."""
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        raise _api_error(model, error.errors(include_url=False)[0]) from None
-
-
-def _api_error(model: type[BaseModel], problem: Any) -> ApiError:
-    path, expected, known = _locate(model, problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        name = str(problem["loc"][-1])
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else "leave it out"
-        path = f"{path}.{name}" if path else name
-        return ApiError(400, f"{path}: not supported by this server; {hint}", param=path, code="unsupported_parameter")
-    if problem["type"] == "value_error":  # raised by a validator of ours, which says what is expected
-        message = f"{problem['ctx']['error']}"
-        return ApiError(400, f"{path}: {message}" if path else message, param=path or None)
-    found = "missing" if problem["type"] == "missing" else f"got {shortened(problem['input'])}"
-    return ApiError(400, f"{path}: expected {expected}, {found}", param=path)
-
-
-def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str, str, list[str]]:
-    """(path of a field as clients write it, what is expected there, names of the fields beside it). The location also
-    holds the alternatives of a union, which are no fields."""
-    path, expected, fields = "", "an object", _by_alias(model)
-    for key in location:
-        if isinstance(key, int):
-            path += f"[{key}]"
-        elif key in fields:
-            path += f".{key}" if path else key
-            expected = fields[key].description
-            inner = _model_in(fields[key].annotation)
-            fields = _by_alias(inner) if inner else {}
-    return path, expected, list(fields)
-
-
-def _by_alias(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation such as `list[Model] | None`, if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for each in get_args(annotation) if (model := _model_in(each))), None)
-
-
-def shortened(value: Any) -> str:
-    """A value as JSON, as far as a message quotes it."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:60]}…"

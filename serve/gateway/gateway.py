@@ -31,7 +31,7 @@ from serve.gateway import asgi, openapi
 from serve.gateway.access_log import AccessLog
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope, Send
 from serve.gateway.feedback import Reply
-from serve.gateway.fields import FeedbackFields, ResponsesFields, read
+from serve.gateway.fields import ResponsesFields
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
 from serve.gateway.guard_model import MODEL_REFUSALS, REASON, GuardModel, GuardModelUnavailable
 from serve.gateway.keys import open_access
@@ -39,6 +39,7 @@ from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
 from serve.gateway.page import Page
 from serve.gateway.quality import Scorer
+from serve.gateway.reading import read
 from serve.gateway.relay import Relay
 from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
@@ -316,11 +317,11 @@ class Gateway:
     # ---- feedback, health, description ------------------------------------------------------------------------------
 
     async def _save_feedback(self, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        body = asgi.parse_object(await self._read_body(headers, receive))
+        body = await self._read_body(headers, receive)
         if self._replies is None:
             raise ApiError(404, "this server stores no feedback: it was started without a database for it, such as by "
                            "--feedback none", code="not_found")  # fmt: skip
-        reply_id, opinion = await self._replies.save(read(FeedbackFields, body), self._find_reply)
+        reply_id, opinion = await self._replies.save(body, self._find_reply)
         self._metrics.feedback.labels(opinion.thumb).inc()
         await asgi.respond_json(send, 200, {"reply_id": reply_id, "thumb": opinion.thumb, "stored": True})
 

@@ -1,6 +1,6 @@
 """What a server remembers of its replies, and the feedback on them.
 
-a complete reply ──keep──► RecentReplies, and its receipt ──► the client ──FeedbackFields──► save ──► FeedbackStore
+a complete reply ──keep──► RecentReplies, and its receipt ──► the client ──/feedback──► save ──► FeedbackStore
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_messages import Message, reply_message, said
 from serve.gateway import receipts
-from serve.gateway.asgi import ApiError
+from serve.gateway.asgi import ApiError, parse_object
 from serve.gateway.database import DatabaseError, open_database
 from serve.gateway.feedback import KEEP, MASK, FeedbackStore, Opinion, RecentReplies, Reply, UnknownReply
 from serve.gateway.fields import FeedbackFields
 from serve.gateway.guard import guard_name
+from serve.gateway.reading import read
 from serve.gateway.receipts import InvalidReceipt
 from serve.gateway.request import GenerationRequest, parse_prompt
 from serve.gateway.tools import stored_calls
@@ -36,6 +37,7 @@ class Replies:
         self._key = receipts.shared_key(settings.receipt_key, settings.store)
         self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
         self._template_digest = receipts.template_digest(settings.model)
+        self._num_saving = 0
 
     def keep(self, request: GenerationRequest, message: Message, key_name: str) -> str:
         """Remembers a reply, the assistant's message, for feedback, and returns its receipt. key_name: of the request's
@@ -60,16 +62,29 @@ class Replies:
         """A reply that this process remembers, by its id."""
         return self._recent.get(reply_id)
 
-    async def save(self, fields: FeedbackFields, find: FindReply | None = None) -> tuple[str, Opinion]:
-        """Stores feedback; returns the reply's id and what was stored, once it is on disk. find: looks for a reply that
-        another replica remembers, by its id. Raises ApiError."""
-        facts = self._facts(fields.receipt) if fields.receipt else {}
+    async def save(self, body: bytes, find: FindReply | None = None) -> tuple[str, Opinion]:
+        """Stores feedback; returns the reply's id and what was stored, once on disk. body: FeedbackFields as JSON;
+        find: looks for a reply that another replica remembers, by its id. Raises ApiError, also beyond the limit of
+        requests in flight, which counts feedback apart from replies."""
+        if self._num_saving >= self._settings.limits.requests_in_flight:
+            raise ApiError(429, f"feedback of {self._num_saving} requests is being stored, which is this server's "
+                           f"limit; try again shortly", code="too_many_requests",
+                           headers={"retry-after": "1"})  # fmt: skip
+        self._num_saving += 1
+        try:
+            return await self._save(body, find)
+        finally:
+            self._num_saving -= 1
+
+    async def _save(self, body: bytes, find: FindReply | None) -> tuple[str, Opinion]:
+        # In a thread: a long body takes a while to parse and check.
+        fields, facts = await asyncio.to_thread(self._read, body)
         reply_id = fields.reply_id or facts["id"]
         reply = self.recent(reply_id)
         if reply is None and find is not None:
             reply = await find(reply_id)
         if reply is None and facts:
-            reply = self._reply_of(fields, facts)
+            reply = await asyncio.to_thread(self._reply_of, fields, facts)
         opinion = Opinion(fields.thumb or "down", fields.comment, fields.correction, fields.report or "")
         try:
             await asyncio.to_thread(self._store.save, reply_id, opinion, reply)
@@ -79,6 +94,11 @@ class Replies:
         except (DatabaseError, OSError) as error:
             raise ApiError(507, f"the feedback could not be stored ({error}); please try again later") from None
         return reply_id, opinion
+
+    def _read(self, body: bytes) -> tuple[FeedbackFields, dict[str, Any]]:
+        """The fields of feedback, and what its receipt says; nothing without one. Raises ApiError."""
+        fields = read(FeedbackFields, parse_object(body))
+        return fields, self._facts(fields.receipt) if fields.receipt else {}
 
     def _facts(self, receipt: str) -> dict[str, Any]:
         """What a receipt says of its reply. Raises ApiError for one that is not this server's."""

@@ -23,9 +23,10 @@ from pipelines.errors import UserError
 from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Encode, InvalidPrompt, Message, Prompt
-from serve.gateway.fields import ChatFields, CompletionFields, read
+from serve.gateway.fields import ChatFields, CompletionFields
 from serve.gateway.guard import Guard
 from serve.gateway.knowledge import Knowledge, with_passages
+from serve.gateway.reading import read
 from serve.gateway.refused import without_refused
 from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered

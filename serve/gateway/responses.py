@@ -16,7 +16,8 @@ from typing import Any
 
 from serve.gateway import asgi
 from serve.gateway.asgi import ApiError, Event, Send
-from serve.gateway.fields import ResponsesFields, shortened
+from serve.gateway.fields import ResponsesFields
+from serve.gateway.reading import shortened
 from serve.gateway.request import GenerationRequest
 
 PASSED = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier",

@@ -22,8 +22,9 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.data.tokens.chat_calls import ARGUMENT, FIRST
 from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import MAX_DEPTH, Message, check_characters, children, each_key_once, is_deeper
-from serve.gateway.fields import CalledTools, ChatFields, NamedTool, Tool, read
+from serve.gateway.fields import CalledTools, ChatFields, NamedTool, Tool
 from serve.gateway.guard import CONTEXT_CHARACTERS, Guard, begin_reply
+from serve.gateway.reading import read
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.completion_create_params import CompletionCreateParamsBase
+from pydantic import BaseModel, ValidationError
 
 from serve.gateway.asgi import ApiError
-from serve.gateway.fields import ChatFields, CompletionFields, read
+from serve.gateway.fields import ChatFields, CompletionFields
+from serve.gateway.openapi import BODIES
+from serve.gateway.reading import read
 
 HELLO = [{"role": "user", "content": "Hello"}]
 UNKNOWN: list[tuple[dict[str, Any], str]] = [
@@ -113,3 +116,29 @@ def test_prompts_are_texts_or_token_ids(prompt: Any) -> None:
 )  # fmt: skip
 def test_only_a_request_for_log_probabilities_of_its_prompt_scores(body: dict[str, Any], scores: bool) -> None:
     assert read(CompletionFields, {"prompt": "a"} | body).only_scores is scores
+
+
+MANY = 1000
+WRONG_ITEMS: dict[str, Any] = {
+    "items": [None] * MANY, "an object among texts": ["a"] * MANY + [{}] * MANY, "lists": [[None] * MANY] * MANY,
+    "entries": {str(number): None for number in range(MANY)}, "names": {f"x{number}": 0 for number in range(MANY)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_ITEMS.values(), ids=WRONG_ITEMS)
+@pytest.mark.parametrize("model", [model for model, _ in BODIES.values()])
+def test_of_many_wrong_items_the_first_alone_is_an_error(model: type[BaseModel], wrong: Any) -> None:
+    """Each error costs 3 kB: a body of 1 MB would take gigabytes."""
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    for body in [*({name: wrong} for name in names), wrong if isinstance(wrong, dict) else {}]:
+        with pytest.raises(ValidationError) as error:
+            model.model_validate(body)
+        assert error.value.error_count() <= 10, body.keys()
+
+
+def test_valid_items_are_all_read() -> None:
+    body = {"metadata": {str(number): "a" for number in range(MANY)}, "stop_token_ids": [*range(MANY)],
+            "logit_bias": {str(number): 1.0 for number in range(MANY)}}  # fmt: skip
+    fields = read(ChatFields, {"messages": HELLO * MANY, **body})
+    assert (fields.metadata, len(fields.messages)) == (body["metadata"], MANY)
+    assert fields.passed_on == {name: body[name] for name in ("logit_bias", "stop_token_ids")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipelines.errors import UserError
-from serve.gateway import asgi
+from serve.gateway import asgi, replies
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Reply
 from serve.gateway.gateway import Gateway
@@ -304,3 +305,28 @@ def test_feedback_on_a_reply_that_another_replica_remembers(tiny: Tiny, tmp_path
     check_error(other, 404, "reply_not_found")
     (row,) = FeedbackStore(Sqlite(tmp_path / "feedback.sqlite")).rows()
     assert (row["reply"], row["version"]) == ("Hi.", "v")
+
+
+def test_feedback_is_parsed_beside_the_loop_and_beyond_the_limit_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, all_wait, parse = list[threading.Thread](), threading.Barrier(2), asgi.parse_object
+
+    def noted(body: bytes) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        all_wait.wait(60)  # so that two are in flight
+        return parse(body)
+
+    monkeypatch.setattr(replies, "parse_object", noted)
+    app = gateway(tiny, Engine(), feedback=tmp_path / "f.sqlite", limits=Limits(requests_in_flight=2))
+
+    async def many() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)  # pyright: ignore[reportArgumentType]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            body = {"reply_id": "chatcmpl-x", "thumb": "up"}
+            return await asyncio.gather(*(client.post("/feedback", json=body) for _ in range(3)))
+
+    responses = asyncio.run(many())
+    assert sorted(response.status_code for response in responses) == [404, 404, 429]
+    assert [response.headers["retry-after"] for response in responses if response.status_code == 429]
+    assert len(threads) == 2 and threading.main_thread() not in threads

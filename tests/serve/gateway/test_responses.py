@@ -13,7 +13,8 @@ from openai.types.responses import Response
 
 from serve.gateway import asgi
 from serve.gateway.asgi import ApiError
-from serve.gateway.fields import ResponsesFields, read
+from serve.gateway.fields import ResponsesFields
+from serve.gateway.reading import read
 from serve.gateway.request import GenerationRequest
 from serve.gateway.responses import Responder, renamed, to_chat
 from serve.gateway.routes import CHAT
