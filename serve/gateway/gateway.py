@@ -33,7 +33,7 @@ from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.fields import ResponsesFields
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
-from serve.gateway.guard_model import MODEL_REFUSALS, REASON, GuardModel, GuardModelUnavailable
+from serve.gateway.guard_model import MODEL_REFUSALS, REASON, GuardModel
 from serve.gateway.keys import open_access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
@@ -220,6 +220,8 @@ class Gateway:
                 send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
             else:
                 request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+            if verdict is None and self._guard_model is not None:
+                verdict = await self._guard_model.ask(request.checked)
             facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
                       "stream": request.streams, "guard": None}  # fmt: skip
             if verdict is not None:
@@ -262,12 +264,6 @@ class Gateway:
                           request_id=request_id, knowledge=self._knowledge)  # fmt: skip
         with self._metrics.guard_s.time():
             verdict = check_prompt(self._guard, request.checked, request.begun_reply)
-        if verdict is None and self._guard_model is not None:
-            try:
-                verdict = self._guard_model.check(request.checked)
-            except GuardModelUnavailable as error:
-                raise ApiError(503, f"the guard model does not answer ({error}), and without it no prompt passes; "
-                               f"please try again later", code="guard_unavailable") from None  # fmt: skip
         return request, verdict
 
     def _count_in_flight(self, change: int) -> None:

@@ -3,6 +3,9 @@
     conversation ──family's prompt──► endpoint ──family's answer──► verdict
                                         └──no answer in time──► the request is refused (503), or passes: `failure`
 
+An endpoint that hangs holds threads of its own alone, and after a few calls in a row without an answer it is not asked
+for some seconds: prompts are refused, or pass, at once.
+
 Llama Guard and Qwen3Guard have a chat template that writes their prompt from the conversation; ShieldGemma's prompt is
 written here, from its model card. It checks prompts alone: a call for each sentence of a reply would take longer than
 the reply. The name of the model says its family.
@@ -10,9 +13,13 @@ the reply. The name of the model says its family.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +28,7 @@ import httpx
 
 from pipelines.data.guard.classifier import Verdict
 from pipelines.errors import UserError
+from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Message
 from serve.settings import GuardEndpoint
 
@@ -29,6 +37,8 @@ REASON = "model"  # begins the reason of what a guard model declined, and of not
 # Words that nothing else here replies with, so that a later request says by them what the guard model declined.
 MODEL_REFUSALS = {"en": "I can't help with this request.", "zh": "对不起，这个请求我不能帮忙。"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # never reached through the proxy that `http_proxy` names
+MAX_CALLS = 64  # at a time; further ones wait for one of these to end
+MAX_FAILURES, PAUSE_S = 5, 5.0  # calls in a row without an answer, after which the endpoint is not asked, so long
 MAX_ANSWER_TOKENS = 64  # a label, and on another line its categories
 LABEL = re.compile(r"\s*(?P<label>safe|unsafe)\b(?:\s+(?P<categories>S\d+(?:\s*,\s*S\d+)*))?", re.IGNORECASE)
 QWEN_LABEL = re.compile(r"Safety:\s*(Safe|Unsafe|Controversial)", re.IGNORECASE)
@@ -128,17 +138,50 @@ def family_of(model: str, *, option: str = "--guard-model") -> Family:
     return family
 
 
+class Pauses:
+    """Says when an endpoint that does not answer is asked again: after PAUSE_S, by one call, while others are refused.
+    Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._failures, self._ends = threading.Lock(), 0, 0.0
+
+    def may_ask(self) -> bool:
+        """Whether a call may be made now."""
+        with self._lock:
+            now = time.monotonic()
+            if self._failures >= MAX_FAILURES:
+                if now < self._ends:
+                    return False
+                self._ends = now + PAUSE_S
+            return True
+
+    def note(self, *, answered: bool) -> None:
+        """Notes how a call ended."""
+        with self._lock:
+            self._failures = 0 if answered else self._failures + 1
+            self._ends = time.monotonic() + PAUSE_S
+
+
 class GuardModel:
     """The guard model of an endpoint. Raises UserError where the model's name says no family that is known."""
 
     def __init__(self, endpoint: GuardEndpoint):
         self._endpoint, self._family = endpoint, family_of(endpoint.model)
+        self._threads, self._pauses = ThreadPoolExecutor(MAX_CALLS, "guard-model"), Pauses()
         key = endpoint.key or os.environ.get(GUARD_KEY_ENV)
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=endpoint.timeout_s,
             trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK,
         )
+
+    async def ask(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
+        """As check, in a thread that nothing but this model's calls waits for. Raises ApiError (503)."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self.check, conversations)
+        except GuardModelUnavailable as error:
+            raise ApiError(503, f"the guard model does not answer ({error}), and without it no prompt passes; "
+                           f"please try again later", code="guard_unavailable") from None  # fmt: skip
 
     def check(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
         """The verdict on prompts of which one must be declined; None where all may pass.
@@ -157,15 +200,17 @@ class GuardModel:
 
     def _classify(self, messages: Sequence[Message]) -> tuple[bool, str]:
         """(unsafe, categories) of a conversation, by the model."""
+        if not self._pauses.may_ask():
+            raise GuardModelUnavailable(f"the last {MAX_FAILURES} calls or more had no answer")
         try:
             answer = self._answer(messages)
-        except (
-            httpx.HTTPError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:  # a status, no answer, no JSON
+        except httpx.TransportError as error:
+            self._pauses.note(answered=False)
             raise GuardModelUnavailable(type(error).__name__) from None
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # a status, no JSON
+            self._pauses.note(answered=True)
+            raise GuardModelUnavailable(type(error).__name__) from None
+        self._pauses.note(answered=True)
         result = self._family.read(answer)
         if result is None:
             raise GuardModelUnavailable(f"an answer that {self._endpoint.model} does not give")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.errors import UserError
-from serve.gateway.guard_model import MODEL_REFUSALS, GuardModel, GuardModelUnavailable, family_of
+from serve.gateway import guard_model
+from serve.gateway.gateway import Gateway
+from serve.gateway.guard_model import MAX_FAILURES, MODEL_REFUSALS, GuardModel, GuardModelUnavailable, Pauses, family_of
 from serve.settings import GuardEndpoint
 from serve.verbs.server_keys import read_guard_endpoint
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
@@ -75,6 +81,72 @@ def test_without_an_answer_a_prompt_is_declined_or_passes_as_set(fault: str) -> 
         declined = guard(endpoint.url, failure="pass").check(PROMPT)
     assert declined is not None and not declined.allowed
     assert guard("http://127.0.0.1:9", failure="pass").check(PROMPT) is None  # where nobody listens
+
+
+def test_an_endpoint_that_does_not_answer_is_not_asked_for_a_while() -> None:
+    with chat_endpoint.serving(answering("safe")) as endpoint:
+        endpoint.fault = lambda number: "half"  # the connection breaks off
+        declining, passing = guard(endpoint.url), guard(endpoint.url, failure="pass")
+        for _ in range(MAX_FAILURES):
+            with pytest.raises(GuardModelUnavailable, match="RemoteProtocolError"):
+                declining.check(PROMPT)
+            assert passing.check(PROMPT) is None
+        num_asked = len(endpoint.bodies)
+        for _ in range(3):
+            with pytest.raises(GuardModelUnavailable, match="the last 5 calls or more had no answer"):
+                declining.check(PROMPT)
+            assert passing.check(PROMPT) is None
+        assert len(endpoint.bodies) == num_asked == 2 * MAX_FAILURES
+
+
+def test_after_the_pause_one_call_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_model, "PAUSE_S", 0.0)
+    pauses = Pauses()
+    for _ in range(MAX_FAILURES):
+        assert pauses.may_ask()
+        pauses.note(answered=False)
+    monkeypatch.setattr(guard_model, "PAUSE_S", 60.0)
+    assert [pauses.may_ask() for _ in range(3)] == [True, False, False]
+    pauses.note(answered=True)
+    assert pauses.may_ask() and pauses.may_ask()
+
+
+@pytest.mark.parametrize("fault", ["500", "no label"])
+def test_a_prompt_without_an_answer_of_the_family_pauses_nothing(fault: str) -> None:
+    """Else a client could switch a guard off for others, where prompts pass without it."""
+    with chat_endpoint.serving(answering("I cannot say" if fault == "no label" else "safe")) as endpoint:
+        endpoint.fault = lambda number: "" if fault == "no label" else fault
+        passing = guard(endpoint.url, failure="pass")
+        for _ in range(2 * MAX_FAILURES):
+            assert passing.check(PROMPT) is None
+        assert len(endpoint.bodies) == 2 * MAX_FAILURES
+
+
+def test_a_guard_model_that_hangs_delays_no_other_work(tiny: Tiny) -> None:
+    goes_on = threading.Event()
+
+    def hangs(prompt: str) -> str:
+        goes_on.wait(60)
+        return "safe"
+
+    async def run(app: Gateway) -> tuple[httpx.Response, list[httpx.Response]]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        transport = httpx.ASGITransport(app)  # pyright: ignore[reportArgumentType]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            waiting = [asyncio.create_task(client.post("/v1/chat/completions", json=BODY)) for _ in range(2)]
+            while len(endpoint.bodies) < 2:
+                await asyncio.sleep(0.01)
+            other = await asyncio.wait_for(client.post("/v1/chat/completions", json={"messages": []}), 30)
+            goes_on.set()
+            return other, await asyncio.gather(*waiting)
+
+    with chat_endpoint.serving(hangs) as endpoint:
+        app = gateway(tiny, Engine(), guard_endpoint={"url": f"{endpoint.url}/v1", "model": LLAMA, "timeout_s": 90})
+        try:
+            other, replies = asyncio.run(asyncio.wait_for(run(app), 45))
+        finally:
+            goes_on.set()
+    assert other.status_code == 400 and [reply.status_code for reply in replies] == [200, 200]
 
 
 def test_the_gateway_refuses_what_the_guard_model_declines(tiny: Tiny) -> None:
