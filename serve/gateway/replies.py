@@ -81,10 +81,9 @@ class Replies:
         fields, facts = await asyncio.to_thread(self._read, body)
         reply_id = fields.reply_id or facts["id"]
         reply = self.recent(reply_id)
-        if reply is None and find is not None:
-            reply = await find(reply_id)
-        if reply is None and facts:
-            reply = await asyncio.to_thread(self._reply_of, fields, facts)
+        if reply is None:
+            signed = await asyncio.to_thread(self._reply_of, fields, facts) if facts else None
+            reply = await _known_elsewhere(reply_id, signed, find)
         opinion = Opinion(fields.thumb or "down", fields.comment, fields.correction, fields.report or "")
         try:
             await asyncio.to_thread(self._store.save, reply_id, opinion, reply)
@@ -119,3 +118,16 @@ class Replies:
                                param=name, code="invalid_receipt")  # fmt: skip
         return Reply(facts["id"], prompt, fields.reply or "", facts["model"], facts["version"], facts["sampling"],
                      facts["time"], facts, facts.get("user", ""), facts.get("key", ""), calls)  # fmt: skip
+
+
+async def _known_elsewhere(reply_id: str, signed: Reply | None, find: FindReply | None) -> Reply | None:
+    """A reply that this process does not remember. signed: as its receipt says, with the texts that the client sent
+    along: other replicas are asked only where texts are missing, and need not answer."""
+    if find is None or (signed is not None and signed.prompt is not None and (signed.reply or signed.tool_calls)):
+        return signed
+    try:
+        return await find(reply_id) or signed
+    except ApiError:
+        if signed is None:
+            raise
+        return signed

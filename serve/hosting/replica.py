@@ -28,7 +28,7 @@ from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.keys import open_access
-from serve.hosting import engine
+from serve.hosting import engine, serve_private
 from serve.hosting.adapters import FOLDER as ADAPTER_FOLDER
 from serve.hosting.adapters import engine_name, renamed
 from serve.hosting.engine_process import EngineProcess
@@ -38,7 +38,7 @@ from serve.settings import NamedKey, Settings
 if TYPE_CHECKING:
     from serve.gateway.gateway import Gateway
 
-PEERS_TIMEOUT_S = 10.0
+PEERS_TIMEOUT_S = 5.0  # less than the 10 s that Prometheus waits
 UNLOAD_POLL_S = 0.2
 SWITCH_INTERVAL_S = 0.0001  # Python's 5 ms let a request's preparation and scores delay the loop that sends tokens
 
@@ -178,29 +178,34 @@ class Model:
         return next(filter(None, (gateway.recent_reply(reply_id) for gateway in gateways)), None)
 
     async def _find_reply(self, reply_id: str) -> Reply | None:
-        replies = await self._broadcast("recent_reply", reply_id)
-        return next((reply for reply in replies if reply is not None), None)
+        async with contextlib.aclosing(self._broadcast("recent_reply", reply_id)) as replies:
+            async for reply in replies:
+                if reply is not None:
+                    return reply
+        return None
 
     async def _collect_metrics(self, adapter: str = "") -> str:
         """The metrics of the model or of one adapter; where there are several replicas, those of all of them, each
         sample with the label `replica`."""
         if not self._shared:
             return (await self.metrics(adapter))[1]
-        return metrics.merge(dict(sorted(await self._broadcast("metrics", adapter))), "replica")
+        texts = dict([answer async for answer in self._broadcast("metrics", adapter)])
+        return metrics.merge(dict(sorted(texts.items())), "replica")
 
-    async def _broadcast(self, method: str, *arguments: str) -> list[Any]:
-        """What a method of every replica of this deployment returns, but of those that have just ended. Raises ApiError
-        where Ray Serve knows of none."""
+    async def _broadcast(self, method: str, *arguments: str) -> AsyncGenerator[Any, None]:
+        """What a method of every replica of this deployment returns, as it comes, but of those that have just ended or
+        do not answer. Raises ApiError where Ray Serve knows of none."""
         if self._peers is None:
             context = ray.serve.get_replica_context()
             self._peers = ray.serve.get_deployment_handle(context.deployment, context.app_name)
         try:
             call = self._peers.broadcast(method, *arguments)
-            results = await call.results_async(timeout_s=PEERS_TIMEOUT_S, return_exceptions=True)
+            async with contextlib.aclosing(serve_private.answers(call, PEERS_TIMEOUT_S)) as answers:
+                async for answer in answers:
+                    yield answer
         except (RayServeException, TimeoutError) as error:
             raise ApiError(503, "a replica is being replaced; try again shortly", code="replica_replaced",
                            headers={"retry-after": "1"}) from error  # fmt: skip
-        return [result for result in results if not isinstance(result, BaseException)]
 
 
 async def events_of(app: App, scope: Scope, body: bytes) -> AsyncGenerator[Event, None]:

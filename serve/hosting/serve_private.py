@@ -1,7 +1,10 @@
-"""Private names of Ray Serve: its start, what one that runs says of itself, and the version of a deployment."""
+"""Private names of Ray Serve: its start, what one that runs says of itself, the version of a deployment, and answers of
+replicas as they come."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 POLL_S = 0.1  # how often `ray.serve.run` looks whether an application runs; 1 s by default
@@ -34,3 +37,21 @@ def set_version(deployment: Any, version: str) -> None:
     """Sets the version of a deployment's code and arguments: replicas of the same version go on when it is deployed
     again. Ray Serve makes one up for each call otherwise, and starts all replicas anew."""
     deployment._version = version
+
+
+async def answers(call: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
+    """What each replica of a broadcast call returns, as it comes; of one that fails, or takes longer, nothing. (The
+    call's `results_async` returns nothing at all where one replica hangs.) Raises RayServeException where there is no
+    replica, TimeoutError where they were not called in that time."""
+    ends = asyncio.get_running_loop().time() + timeout_s
+    results = await asyncio.wait_for(call._fetch_replica_results_async(), timeout_s)
+    waiting = {asyncio.ensure_future(result.get_async()) for result in results}
+    try:
+        while waiting and (left_s := ends - asyncio.get_running_loop().time()) > 0:
+            done, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not task.cancelled() and task.exception() is None:
+                    yield task.result()
+    finally:
+        for task in waiting:
+            task.cancel()

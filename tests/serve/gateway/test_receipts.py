@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 
 from pipelines.errors import UserError
 from serve.gateway import receipts
+from serve.gateway.asgi import ApiError
 from serve.gateway.database import Sqlite
-from serve.gateway.feedback import FeedbackStore
+from serve.gateway.feedback import FeedbackStore, Reply
 from serve.gateway.gateway import Gateway
 from serve.gateway.metrics import Metrics
 from serve.gateway.receipts import InvalidReceipt, digest, open_key, sign
@@ -80,13 +81,13 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return FeedbackStore(Sqlite(file)).rows()
 
 
-def replica(tiny: Tiny, folder: Path, persona: str | None = None) -> Gateway:
+def replica(tiny: Tiny, folder: Path, persona: str | None = None, **options: Any) -> Gateway:
     async def check_engine() -> None: ...
 
     settings = Settings(model=tiny.first, name="tiny", version="v1", feedback=folder / "feedback.sqlite",
                         persona=persona)  # fmt: skip
     app = Gateway(Engine(), settings, context_tokens=CONTEXT, check_engine=check_engine,
-                  metrics=Metrics(CollectorRegistry()))  # fmt: skip
+                  metrics=Metrics(CollectorRegistry()), **options)  # fmt: skip
     app.ready = True
     return app
 
@@ -129,6 +130,25 @@ def test_texts_sent_along_are_stored(tiny: Tiny, tmp_path: Path) -> None:
     assert post(replica(tiny, tmp_path), "/feedback", {"receipt": receipt, "thumb": "down", **texts}).status_code == 200
     (row,) = rows(tmp_path / "feedback.sqlite")
     assert (row["prompt"], row["reply"], row["thumb"]) == (messages, "Hi.", "down")
+
+
+def test_a_receipt_will_do_where_other_replicas_do_not_answer(tiny: Tiny, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def find_reply(reply_id: str) -> Reply | None:
+        asked.append(reply_id)
+        raise ApiError(503, "a replica is being replaced", code="replica_replaced")
+
+    messages = [{"role": "user", "content": "hello"}]
+    receipt = post(replica(tiny, tmp_path), "/v1/chat/completions", {"messages": messages}).json()["rayse_receipt"]
+    app = replica(tiny, tmp_path, find_reply=find_reply)
+    feedback = {"receipt": receipt, "thumb": "up"}
+    texts = {"prompt": messages, "reply": "Hi."}
+    assert post(app, "/feedback", {**feedback, **texts}).status_code == 200 and asked == []
+    assert post(app, "/feedback", {**feedback, "thumb": "down"}).status_code == 200 and len(asked) == 1
+    (row,) = rows(tmp_path / "feedback.sqlite")
+    assert (row["thumb"], row["prompt"], row["reply"]) == ("down", messages, "Hi.")
+    check_error(post(app, "/feedback", {"reply_id": "chatcmpl-1", "thumb": "up"}), 503, "replica_replaced")
 
 
 def test_a_correction_and_a_report_are_stored_and_a_user_s_feedback_deleted(tiny: Tiny, tmp_path: Path) -> None:
