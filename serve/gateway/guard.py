@@ -27,6 +27,7 @@ from pipelines.data.guard.encoder import opened
 from pipelines.data.guard.rules import RULES, RULES_VERSION
 from pipelines.data.text.languages import language_of
 from serve.gateway.conversation import Message
+from serve.settings import Settings
 
 SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # the point of 2.5 ends no sentence
 MAX_HELD_CHARACTERS = 160  # a sentence that grows longer is checked, and released, as far as it has come
@@ -136,10 +137,16 @@ def open_guard(folder: Path | None) -> Guard:
     return guard
 
 
-def guard_name(folder: Path | None, *, enabled: bool = True) -> str:
-    """What a receipt calls the guard of a folder: a digest of its files; the rules by their version; or none."""
-    if not enabled:
+def guard_name(settings: Settings) -> str:
+    """What a receipt calls a server's guard: the digest of its files, the rules by their version, or none; then its
+    guard model, and whether prompts pass without that one's answer. Not where that is: a receipt is for anyone."""
+    if not settings.guard:
         return "none"
+    name, endpoint = _digest(settings.guard_folder), settings.guard_endpoint
+    return f"{name} + {endpoint.model}{' (or pass)' * (endpoint.failure == 'pass')}" if endpoint else name
+
+
+def _digest(folder: Path | None) -> str:
     if folder is None:
         return f"rules {RULES_VERSION}"
     files = [folder / name for name in (WEIGHTS_FILE, CONFIG_FILE, ENCODER_FILE)]

@@ -35,16 +35,14 @@ class Replies:
         database = open_database(settings.feedback, settings.feedback_url)
         self._store = FeedbackStore(database, MASK if settings.mask_feedback else KEEP)
         self._key = receipts.shared_key(settings.receipt_key, settings.store)
-        self._guard_name = guard_name(settings.guard_folder, enabled=settings.guard)
+        self._guard_name = guard_name(settings)
         self._template_digest = receipts.template_digest(settings.model)
         self._num_saving = 0
 
     def keep(self, request: GenerationRequest, message: Message, key_name: str) -> str:
         """Remembers a reply, the assistant's message, for feedback, and returns its receipt. key_name: of the request's
         key; empty without."""
-        settings, sampling = self._settings, dict(request.sampling)
-        if "stop" in sampling:  # of any length
-            sampling["stop"] = receipts.digest(sampling["stop"])
+        settings, sampling = self._settings, request.sampling
         user, key = receipts.pseudonym(request.user, self._key), receipts.pseudonym(key_name, self._key)
         facts = {
             "id": request.reply_id, "model": settings.name, "version": settings.version, "guard": self._guard_name,
@@ -54,7 +52,7 @@ class Replies:
             **({"user": user} if user else {}), **({"key": key} if key else {}),
         }  # fmt: skip
         self._recent.add(Reply(request.reply_id, request.prompt, message["content"], settings.name, settings.version,
-                               request.sampling, request.created, facts, user, key, message.get("tool_calls", ""),
+                               sampling, request.created, facts, user, key, message.get("tool_calls", ""),
                                request.tools))  # fmt: skip
         return receipts.sign(facts, self._key)
 

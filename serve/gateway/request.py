@@ -27,6 +27,7 @@ from serve.gateway.fields import ChatFields, CompletionFields
 from serve.gateway.guard import Guard
 from serve.gateway.knowledge import Knowledge, with_passages
 from serve.gateway.reading import read
+from serve.gateway.receipts import digest
 from serve.gateway.refused import without_refused
 from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered
@@ -36,10 +37,12 @@ DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 # Tokens in each of vLLM's events of a stream under a guard, which sends text by sentences: an event costs more than its
 # guard. Not where tools may be called, as vLLM's parsers of calls are made for one token at a time.
 GUARDED_TOKENS = 4
-SAMPLING_PARAMETERS = (
-    "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "repetition_penalty", "frequency_penalty",
-    "presence_penalty",
+SAMPLING_PARAMETERS = (  # and all else of a request that changes its reply
+    "temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "min_tokens", "repetition_penalty",
+    "frequency_penalty", "presence_penalty", "ignore_eos", "skip_special_tokens", "include_stop_str_in_output",
 )  # fmt: skip
+DIGESTED_PARAMETERS = ("stop", "stop_token_ids", "bad_words", "logit_bias", "response_format", "structured_outputs")
+"""Those that can be long, or hold texts of a user, of which digests are kept."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,9 @@ class GenerationRequest:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The sampling parameters, for feedback."""
-        return {name: self.body[name] for name in SAMPLING_PARAMETERS if name in self.body}
+        """The sampling parameters as vLLM gets them, for receipts and feedback."""
+        short = {name: self.body[name] for name in SAMPLING_PARAMETERS if name in self.body}
+        return short | {name: digest(self.body[name]) for name in DIGESTED_PARAMETERS if self.body.get(name)}
 
     @property
     def language(self) -> str:

@@ -17,6 +17,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pipelines.data.tokens.chat import Chat
+from pipelines.data.tokens.chat_messages import reply_message
 from pipelines.errors import UserError
 from serve.gateway import receipts
 from serve.gateway.asgi import ApiError
@@ -25,7 +27,10 @@ from serve.gateway.feedback import FeedbackStore, Reply
 from serve.gateway.gateway import Gateway
 from serve.gateway.metrics import Metrics
 from serve.gateway.receipts import InvalidReceipt, digest, open_key, sign
-from serve.settings import Settings
+from serve.gateway.replies import Replies
+from serve.gateway.request import GenerationRequest
+from serve.gateway.routes import CHAT
+from serve.settings import GuardEndpoint, Settings
 from tests.serve.gateway.test_gateway import Engine, check_error
 from tests.tiny_models import CONTEXT, Tiny
 
@@ -179,6 +184,46 @@ def test_a_prompt_sent_along_is_as_the_client_sent_it(tiny: Tiny, tmp_path: Path
     assert row["prompt"] == [{"role": "user", "content": "hello"}]
     for prompt in ([], [5, "a"], [message | {"role": "king"}], [10**6]):
         check_error(post(replica(tiny, tmp_path), "/feedback", feedback | {"prompt": prompt}), 400)
+
+
+def test_what_a_user_stops_replies_with_is_stored_as_a_digest(tiny: Tiny, tmp_path: Path) -> None:
+    """Of a reply that is remembered too: a stop string can be a name or an address."""
+    body = {"messages": [{"role": "user", "content": "hello"}], "stop": ["ann@example.org"], "bad_words": ["Ann"]}
+    app = replica(tiny, tmp_path)
+    receipt = post(app, "/v1/chat/completions", body).json()["rayse_receipt"]
+    assert post(app, "/feedback", {"receipt": receipt, "thumb": "up"}).status_code == 200
+    (row,) = rows(tmp_path / "feedback.sqlite")
+    assert row["prompt"] == body["messages"], "it is remembered"
+    assert row["sampling"] == row["receipt"]["sampling"] and row["sampling"]["stop"] == digest(["ann@example.org"])
+    assert "ann@example" not in json.dumps(row) and "Ann" not in json.dumps(row)
+
+
+def test_a_receipt_holds_all_that_changes_a_reply(tiny: Tiny, tmp_path: Path) -> None:
+    plain = {"min_tokens": 1, "ignore_eos": True, "skip_special_tokens": False, "include_stop_str_in_output": True}
+    digested = {"logit_bias": {"5": 1.0}, "bad_words": ["no"], "response_format": {"type": "json_object"}}
+    app = replica(tiny, tmp_path)
+
+    def sampling(body: dict[str, Any]) -> dict[str, Any]:
+        reply = post(app, "/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}], **body})
+        return receipts.unverified(reply.json()["rayse_receipt"])["sampling"]
+
+    whole = sampling({**plain, **digested})
+    assert {name: whole[name] for name in plain} == plain
+    assert {name: whole[name] for name in digested} == {name: digest(value) for name, value in digested.items()}
+    assert sampling({"structured_outputs": {"regex": "a"}})["structured_outputs"] == digest({"regex": "a"})
+    assert sampling({"stop_token_ids": [7]})["stop_token_ids"] != sampling({}).get("stop_token_ids")
+
+
+def test_a_receipt_names_the_guard_model(tiny: Tiny, tmp_path: Path) -> None:
+    at = GuardEndpoint(url="http://10.0.0.7:8001/v1", model="Qwen/Qwen3Guard-Gen-0.6B", failure="pass", key="secret")
+    settings = Settings(model=tiny.first, feedback=tmp_path / "f.sqlite", guard_endpoint=at)
+    kept = Replies(settings, Chat.open(tiny.first))
+    request = GenerationRequest(CHAT, {}, "chatcmpl-1", [], "hello", 5)
+    facts = receipts.unverified(kept.keep(request, reply_message("Hi."), ""))
+    assert facts["guard"].startswith("rules ") and facts["guard"].endswith(" + Qwen/Qwen3Guard-Gen-0.6B (or pass)")
+    assert "secret" not in str(facts) and "10.0.0.7" not in str(facts), "a receipt is for anyone to read"
+    unguarded = Replies(settings.model_copy(update={"guard": False}), Chat.open(tiny.first))
+    assert receipts.unverified(unguarded.keep(request, reply_message("Hi."), ""))["guard"] == "none"
 
 
 def test_a_file_of_an_earlier_version_gets_the_column(tmp_path: Path) -> None:
