@@ -170,7 +170,8 @@ class Gateway:
         if route == "/about":
             return await asgi.respond_json(send, 200, self._about())
         if route == "/openapi.json":
-            return await asgi.respond_json(send, 200, openapi.document(needs_key=self._settings.key is not None))
+            has_key, prefix = self._settings.key is not None, self._settings.route
+            return await asgi.respond_json(send, 200, openapi.document(needs_key=has_key, route=prefix))
         if route == "/v1/models":
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
         if route in ("/", "/page"):

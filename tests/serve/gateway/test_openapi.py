@@ -11,6 +11,8 @@ import pytest
 from serve.gateway.gateway import METHODS
 from serve.gateway.openapi import document
 from tests.serve.conftest import KEY, Served
+from tests.serve.gateway.test_gateway import Engine, gateway, send_request
+from tests.tiny_models import Tiny
 
 
 def test_every_route_of_programs_is_described() -> None:
@@ -24,6 +26,12 @@ def test_every_route_of_programs_is_described() -> None:
     properties = described["components"]["schemas"]["ChatFields"]["properties"]
     assert properties["temperature"]["anyOf"][0] == {"maximum": 2, "minimum": 0, "type": "number"}
     assert described["security"] and "security" not in document(needs_key=False)
+
+
+def test_paths_are_below_the_route(tiny: Tiny) -> None:
+    app = gateway(tiny, Engine(), route="/chat")
+    assert send_request(app, "GET", "/openapi.json").json()["servers"] == [{"url": "/chat"}]
+    assert "servers" not in document(needs_key=False), "the default is the root"
 
 
 @pytest.mark.slow
