@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,3 +121,13 @@ def test_named_keys_alone_leave_no_port_open(tiny: Tiny) -> None:
     check_error(send_request(app, "POST", "/v1/chat/completions", json=BODY), 401, "invalid_api_key")
     headers = {"authorization": "Bearer ana's-key"}
     assert send_request(app, "POST", "/v1/chat/completions", json=BODY, headers=headers).status_code == 200
+
+
+def test_the_keys_of_the_documentation_open_no_server(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^    # NAME .*\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert len(example.splitlines()) == 2
+    for number, line in enumerate(example.splitlines()):
+        (file := tmp_path / f"{number}.txt").write_text(line)
+        with pytest.raises(UserError, match="the second word is no digest"):
+            read_server_keys(file)
