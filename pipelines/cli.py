@@ -250,6 +250,7 @@ def chat(
     url: Annotated[str | None, typer.Option(help="Address of a running server, http://HOST:PORT.")] = None,
     store: arguments.ReadStoreOpt = None,
     key_file: arguments.ClientKeyOpt = None,
+    plain_http: arguments.PlainHttpOpt = False,
     persona: arguments.PersonaOpt = None,
     temperature: arguments.TemperatureOpt = 0.7,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens.")] = None,
@@ -263,13 +264,15 @@ def chat(
     options = {"persona": persona, "temperature": temperature, **({"max_tokens": max_tokens} if max_tokens else {})}
     is_running = url is not None or (name is None and commands.is_ready())
     settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
-    commands.chat(settings, url, server_keys.read_key(key_file), **options)
+    key = server_keys.read_client_key(key_file, url, plain_http=plain_http)
+    commands.chat(settings, url, key, **options)
 
 
 @app.command()
 def top(
     url: arguments.ServerUrlOpt = None,
     key_file: arguments.ClientKeyOpt = None,
+    plain_http: arguments.PlainHttpOpt = False,
     interval: arguments.IntervalOpt = 2.0,
     once: arguments.OnceOpt = False,
     as_json: arguments.TopJsonOpt = False,
@@ -277,7 +280,8 @@ def top(
     """Watch a server: requests, times to the first text, tokens, guard, feedback, memory. Ctrl-C ends it."""
     from serve.verbs import commands, server_keys
 
-    commands.watch(url, server_keys.read_key(key_file), interval_s=interval, once=once, as_json=as_json)
+    key = server_keys.read_client_key(key_file, url, plain_http=plain_http)
+    commands.watch(url, key, interval_s=interval, once=once, as_json=as_json)
 
 
 @app.command()

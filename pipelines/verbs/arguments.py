@@ -67,6 +67,9 @@ KeyFileOpt = Annotated[
 ClientKeyOpt = Annotated[
     Path | None, typer.Option("--key-file", help="File with the key that the server requires, the key itself alone.")
 ]
+PlainHttpOpt = Annotated[
+    bool, typer.Option("--plain-http", help="Send the key to another host over http:// too, where it can be read.")
+]
 MaskFeedbackOpt = Annotated[
     bool | None,
     typer.Option(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -90,3 +92,24 @@ def read_key(file: Path | None) -> str | None:
     if len(first.split()) > 1:
         raise UserError(f"--key-file {file}: holds the digests of a server's keys; expected the key itself, alone")
     return first
+
+
+def read_client_key(file: Path | None, url: str | None, *, plain_http: bool) -> str | None:
+    """The key in --key-file that a client sends to the server at `url`; None: at a port of this machine.
+
+    plain_http: whether http:// to another host may carry it. Raises UserError where it may not, or as read_key does."""
+    key = read_key(file)
+    if key is None or url is None or plain_http:
+        return key
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise UserError(f"--key-file {file}: would be sent to {parts.hostname} over http://, where others can read it "
+                        f"on its way; expected https://, or --plain-http where the network is safe")  # fmt: skip
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

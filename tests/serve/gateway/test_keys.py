@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pipelines import cli
 from pipelines.errors import UserError
 from serve.gateway.asgi import ApiError
 from serve.gateway.database import Sqlite
 from serve.gateway.keys import Access
 from serve.settings import NamedKey, Settings
-from serve.verbs.server_keys import read_key, read_server_keys
+from serve.verbs.server_keys import read_client_key, read_key, read_server_keys
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
 from tests.tiny_models import Tiny
 
@@ -131,3 +133,21 @@ def test_the_keys_of_the_documentation_open_no_server(tmp_path: Path) -> None:
         (file := tmp_path / f"{number}.txt").write_text(line)
         with pytest.raises(UserError, match="the second word is no digest"):
             read_server_keys(file)
+
+
+def test_a_key_is_sent_to_another_host_over_http_only_where_that_is_allowed(tmp_path: Path) -> None:
+    (file := tmp_path / "key.txt").write_text("the-key")
+    for url in ("http://model.example:8000", "model.example:8000", "HTTP://10.0.0.7/v1", "http://127.0.0.1.example"):
+        with pytest.raises(UserError, match="over http://, where others can read it on its way; expected https://"):
+            read_client_key(file, url, plain_http=False)
+        assert read_client_key(file, url, plain_http=True) == "the-key"
+        assert read_client_key(None, url, plain_http=False) is None
+    for url in (None, "https://model.example", "http://127.0.0.1:8000/v1", "localhost:8000", "http://[::1]:8000"):
+        assert read_client_key(file, url, plain_http=False) == "the-key"
+
+
+@pytest.mark.parametrize("verb", ["chat", "top"])
+def test_chat_and_top_refuse_to_send_a_key_in_clear(verb: str, tmp_path: Path) -> None:
+    (file := tmp_path / "key.txt").write_text("the-key")
+    done = CliRunner().invoke(cli.app, [verb, "--url", "http://model.invalid:8000", "--key-file", str(file)])
+    assert isinstance(done.exception, UserError) and "--plain-http" in str(done.exception)
