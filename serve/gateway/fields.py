@@ -300,10 +300,13 @@ class ResponsesFields(_CommonFields):
     )
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = Field(None, description=TOOL_CHOICE)
     parallel_tool_calls: bool | None = Field(None, description="true or false")
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None, description='"auto" (of a long input the newest turns count) or "disabled" (a long one is an error)'
+    )
     # Fields that change no reply.
     store: Literal[False] | None = Field(None, description="false; this server stores no responses")
     background: Literal[False] | None = Field(None, description="false; this server replies at once")
-    truncation: Literal["auto"] | None = Field(None, description='"auto"; of a long input the newest turns count')
+    include: Annotated[Items[Any], Field(max_length=0)] | None = Field(None, description="an empty list")
 
 
 class CalledFunction(_Fields):

@@ -44,7 +44,7 @@ from serve.gateway.relay import Relay
 from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import GenerationRequest, prepare
-from serve.gateway.responses import Responder, renamed, to_chat
+from serve.gateway.responses import Responder, check_truncation, renamed, to_chat
 from serve.gateway.routes import CHAT, COMPLETIONS, EMBEDDINGS, GENERATION, RESPONSES
 from serve.settings import NamedKey, Settings
 
@@ -252,6 +252,7 @@ class Gateway:
             request, verdict = self._prepare_object(CHAT, to_chat(fields), request_id)
         except ApiError as error:
             raise renamed(error, fields) from None
+        check_truncation(fields, request)
         return replace(request, reply_id=f"resp_{request_id}"), verdict, fields
 
     def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:

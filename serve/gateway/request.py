@@ -51,7 +51,8 @@ class GenerationRequest:
 
     body: as vLLM gets it; prompt: for feedback; user_text: the user's last words; client_prompt: the prompt without the
     server's persona, for a receipt; checked: the conversations that the guard checks; turns_left_out: number of turns
-    that the model does not get whole: the oldest, which did not fit into the context, and those that were refused;
+    that the model does not get whole: the oldest, which did not fit into the context (turns_cut), and those that were
+    refused;
     begun_reply: text that the reply goes on with; concealment: what its reader does not see of it; tools: those that
     the reply may call, as JSON text; empty for none; tools_ignored: number of tools that the request offers and the
     model does not get; orders_removed: number of orders to the model in results of tools, which it does not get;
@@ -68,6 +69,7 @@ class GenerationRequest:
     client_prompt: Any = None
     checked: Sequence[Sequence[Message]] = ()
     turns_left_out: int = 0
+    turns_cut: int = 0
     begun_reply: str = ""
     concealment: Concealment = ALL_VISIBLE
     tools: str = ""
@@ -196,6 +198,7 @@ def _prepare_chat(
         safe_messages, encode=encode, max_turns=settings.max_turns, context_tokens=context_tokens,
         max_prompt_tokens=max_prompt_tokens // 2 if hits else max_prompt_tokens,  # the other half is for passages
     )  # fmt: skip
+    turns_cut = prompt.turns_left_out
     prompt = _without_refused(prompt, guard, encode, num_persona, has_guard_model=settings.guard_endpoint is not None)
     conversation_checked = checked(prompt.messages[num_persona : -1 if goes_on else None], tools)
     prompt, citations = with_passages(
@@ -213,7 +216,7 @@ def _prepare_chat(
     return GenerationRequest(
         CHAT, prepared, f"chatcmpl-{request_id}", messages[:-1] if goes_on else messages, user_text,
         len(prompt.token_ids), client_prompt,
-        [conversation_checked], prompt.turns_left_out,
+        [conversation_checked], prompt.turns_left_out, turns_cut,
         begun_reply=messages[-1]["content"] if goes_on else "",
         concealment=_concealment(chat, tools, goes_on=goes_on),
         tools=tools.text, tools_ignored=tools.ignored, orders_removed=orders_removed, citations=citations,

@@ -127,6 +127,15 @@ def renamed(error: ApiError, fields: ResponsesFields) -> ApiError:
                     headers=error.headers)  # fmt: skip
 
 
+def check_truncation(fields: ResponsesFields, request: GenerationRequest) -> None:
+    """Raises ApiError where turns were cut off, and the client would rather have an error. (Without the field they are
+    cut: a chat goes on.)"""
+    if fields.truncation == "disabled" and request.turns_cut:
+        raise ApiError(400, f"input: its {request.turns_cut} oldest turns do not fit into what this server gives a "
+                       f'model; expected fewer or shorter ones, or truncation: "auto", which leaves them out',
+                       param="input", code="context_length_exceeded")  # fmt: skip
+
+
 def num_ignored(fields: ResponsesFields) -> int:
     """The number of items of the input that no prompt holds."""
     return 0 if isinstance(fields.input, str) else sum(item.get("type") == IGNORED for item in fields.input)
@@ -325,7 +334,7 @@ class Responder:
             "parallel_tool_calls": fields.parallel_tool_calls is not False,
             "previous_response_id": None, "store": False, "temperature": fields.temperature, "top_p": fields.top_p,
             "text": {"format": form.model_dump(exclude_none=True, by_alias=True) if form else {"type": "text"}},
-            "tool_choice": choice, "tools": tools, "truncation": "auto", "usage": usage,
+            "tool_choice": choice, "tools": tools, "truncation": fields.truncation or "auto", "usage": usage,
             "metadata": fields.metadata or {},
             **({} if fields.user is None else {"user": fields.user}),
             **{name: end[name] for name in EXTRA_FIELDS if end and name in end},

@@ -19,7 +19,8 @@ from serve.gateway.request import GenerationRequest
 from serve.gateway.responses import Responder, renamed, to_chat
 from serve.gateway.routes import CHAT
 from tests.serve.conftest import KEY, Served
-from tests.serve.gateway.test_gateway import check_error
+from tests.serve.gateway.test_gateway import Engine, check_error, gateway, send_request
+from tests.tiny_models import Tiny
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 
@@ -61,7 +62,8 @@ def test_a_request_means_a_chat() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [({"store": True}, "store"), ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"input": []}, "input"),
-     ({"input": [{"type": "item_reference"}]}, "input[0].type"), ({"truncation": "disabled"}, "truncation"),
+     ({"input": [{"type": "item_reference"}]}, "input[0].type"), ({"truncation": "never"}, "truncation"),
+     ({"include": ["reasoning.encrypted_content"]}, "include"), ({"reasoning": {"effort": "low"}}, "reasoning"),
      ({"input": [{"role": "user", "content": "a", "phase": 1}]}, "input[0].phase"),
      ({"background": True}, "background"), ({"text": {"format": {"type": "json_schema"}}}, "text.format")],
 )  # fmt: skip
@@ -69,6 +71,28 @@ def test_what_it_cannot_do_is_refused(fields: dict[str, Any], param: str) -> Non
     with pytest.raises(ApiError) as error:
         to_chat(read(ResponsesFields, {"input": "Hi", **fields}))
     assert error.value.status == 400 and error.value.param == param
+
+
+def test_openai_s_defaults_are_taken() -> None:
+    for include in ([], None):
+        fields = read(ResponsesFields, {"input": "Hi", "truncation": "disabled", "include": include, "reasoning": None})
+        assert to_chat(fields) == {"messages": [{"role": "user", "content": "Hi"}]}
+    _, body = responded([asgi.dumps({"choices": [{"message": {"content": "Hi."}, "finish_reason": "stop"}]})],
+                        {"truncation": "disabled"})  # fmt: skip
+    assert Response.model_validate_json(body).truncation == "disabled"
+
+
+def test_turns_are_left_out_but_where_the_client_would_rather_have_an_error(tiny: Tiny) -> None:
+    turns = [{"role": role, "content": "Hi"} for role in ("user", "assistant") * 3][:-1]
+    app = gateway(tiny, Engine(), max_turns=2)
+    for truncation in ("auto", None):
+        reply = send_request(app, "POST", "/v1/responses", json={"input": turns, "truncation": truncation})
+        assert reply.headers["x-rayse-turns-left-out"] == "1"
+    error = check_error(send_request(app, "POST", "/v1/responses", json={"input": turns, "truncation": "disabled"}),
+                        400, "context_length_exceeded")  # fmt: skip
+    assert error["param"] == "input" and error["message"].startswith("input: its 1 oldest turns do not fit")
+    fitting = {"input": turns[-3:], "truncation": "disabled"}
+    assert send_request(app, "POST", "/v1/responses", json=fitting).status_code == 200
 
 
 def test_errors_name_the_client_s_fields() -> None:
