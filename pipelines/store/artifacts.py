@@ -32,9 +32,9 @@ from pipelines.errors import UserError
 from pipelines.objects import is_url
 from pipelines.store import manifest as manifests
 from pipelines.store.digests import FileDigests, digest_value
-from pipelines.store.drafts import Draft, folders, opened
+from pipelines.store.drafts import Draft, folders, opened, publish
 from pipelines.store.facts import Facts
-from pipelines.store.files import locked, read_json, remove_abandoned, share, sync, write_atomically, write_json
+from pipelines.store.files import locked, read, read_json, remove_abandoned, share, sync, write_atomically, write_json
 from pipelines.store.lease import Lease, Owner
 from pipelines.store.manifest import FileEntry, Manifest
 from pipelines.store.remote import SCRATCH, Remote, scratch_folder
@@ -45,7 +45,6 @@ __all__ = ["Artifact", "Draft", "FileEntry", "Manifest", "Store", "fingerprint",
 
 NO_SPACE = ("store {}: no space left on the device; free some or choose another --store, then run the same command: "
             "finished stages are kept")  # fmt: skip
-
 
 FINGERPRINT = re.compile("[0-9a-f]{16}")  # the leases of sweeps have other names
 
@@ -84,8 +83,8 @@ class Artifact:
         return self._remote.objects.url_of(f"artifacts/{self.kind}/{self.fingerprint}")
 
     def local(self) -> Path:
-        """The directory on this machine, complete. `Store.find` verified it in a folder; from objects it is brought
-        here, verified, then renamed, unless an undamaged copy is here already."""
+        """The directory on this machine, complete: from objects it is brought here, verified, then renamed, unless an
+        undamaged copy is here already. In a folder, `Store.find` verified it."""
         if self._remote is not None and not self._is_here():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._bringing():
@@ -94,7 +93,7 @@ class Artifact:
         return self.path
 
     def _is_here(self) -> bool:
-        return _read(self.path / manifests.NAME) == self.text and self._local_damage() is None
+        return read(self.path / manifests.NAME) == self.text and self._local_damage() is None
 
     def _bringing(self) -> AbstractContextManager[None]:
         """While one process of this machine brings files, the others wait: none replaces what another reads."""
@@ -102,7 +101,7 @@ class Artifact:
 
     def file(self, name: str) -> Path | None:
         """One of its files, on this machine; None if it has no such file. Others are not brought here."""
-        if self._remote is None or _read(self.path / manifests.NAME) == self.text:
+        if self._remote is None or read(self.path / manifests.NAME) == self.text:
             return self.path / name if (self.path / name).is_file() else None
         if name not in self.manifest.files:
             return None
@@ -196,7 +195,7 @@ class Store:
     def read(self, name: str) -> str | None:
         """The text of a record; None if there is none."""
         if self.remote is None:
-            data = _read(self.root / name)
+            data = read(self.root / name)
         else:
             stored = self.remote.objects.get(name)
             data = None if stored is None else stored[0]
@@ -232,7 +231,7 @@ class Store:
         if self.remote is not None:
             stored = self.remote.manifest(kind, fingerprint)
             return None if stored is None else Artifact(path, stored[0], self.digests, self, stored[1])
-        text = _read(path / manifests.NAME)
+        text = read(path / manifests.NAME)
         return None if text is None else Artifact(path, manifests.parse(text, kind, fingerprint), self.digests, self)
 
     def _complete(self, fingerprint: str | None = None) -> Iterator[Artifact]:
@@ -258,13 +257,15 @@ class Store:
 
     def set_aside(self, artifact: Artifact) -> str:
         """Moves an artifact to STORE/aside/ instead of deleting it. Returns its new place."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        new_path = self._aside(artifact.manifest)
         if self.remote is not None:
-            return self.remote.set_aside(artifact.manifest, stamp)
-        new_path = self.root / "aside" / f"{artifact.kind}-{artifact.fingerprint}-{stamp}"
+            return self.remote.set_aside(artifact.manifest, new_path.name)
         new_path.parent.mkdir(parents=True, exist_ok=True)
-        artifact.path.rename(new_path)
-        return str(new_path)
+        return str(artifact.path.rename(new_path))
+
+    def _aside(self, manifest: Manifest) -> Path:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        return self.root / "aside" / f"{manifest.kind}-{manifest.fingerprint}-{stamp}"
 
     # ---- drafts -----------------------------------------------------------------------------------------------------
 
@@ -342,16 +343,19 @@ class Store:
         if self.remote is not None and not self.remote.put(draft.out, complete, text.encode()):
             raise superseded
         artifact = self._publish(draft, complete, text)
+        if artifact is None:
+            raise superseded
         self.drop(draft)
         return artifact
 
-    def _publish(self, draft: Draft, manifest: Manifest, text: str) -> Artifact:
-        """Renames draft.out to the artifact's path, and reads the manifest back."""
+    def _publish(self, draft: Draft, manifest: Manifest, text: str) -> Artifact | None:
+        """Renames draft.out to the artifact's path, and reads the manifest back. None if another run was quicker."""
         path = self.root / "artifacts" / manifest.kind / manifest.fingerprint
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():  # without a manifest, or find() would have returned it: incomplete counts as absent
-            shutil.rmtree(path)
-        draft.out.rename(path)
+        if self.remote is not None:  # what is here is a copy of one that is no longer in the store
+            shutil.rmtree(path, ignore_errors=True)
+        if not publish(draft.out, path, self._aside(manifest), manifests.NAME) and self.remote is None:
+            return None  # of objects: another process here brought it, as soon as it was in the store
         sync(path.parent)
         artifact = self._open(manifest.kind, manifest.fingerprint)
         if artifact is None or (path / manifests.NAME).read_text(encoding="utf-8") != text:
@@ -381,13 +385,6 @@ class Store:
         is_left = self.has_draft(fingerprint) or lease.slot.read()[1] is not None
         if is_left and lease.attempt() is None:
             self.drop(Draft(self.root / "drafts" / fingerprint, fingerprint, lease))
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def fingerprint(**parts: Any) -> str:

@@ -53,6 +53,28 @@ class Draft:
             self.lease.release()
 
 
+def publish(folder: Path, path: Path, aside: Path, mark: str) -> bool:
+    """Renames a folder to a path. Returns False, and leaves there what is complete, where it has a file `mark`: the
+    caller was stalled, and another was quicker.
+
+    A folder there without that file moves to `aside`, and is looked at again: it may have been replaced meanwhile."""
+    try:
+        if path.is_dir():
+            if (path / mark).exists():
+                return False
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside)
+            if (aside / mark).exists():
+                aside.rename(path)
+                return False
+        folder.rename(path)
+    except OSError:
+        if folder.is_dir() and not (path / mark).exists():
+            raise
+        return False  # another took the folder over, or has published its own
+    return True
+
+
 def folders(drafts: Path, fingerprint: str) -> list[Path]:
     """The folders of a draft on this machine: that of its holder, and those of holders that were superseded."""
     return sorted(drafts.glob(f"{fingerprint}*"))

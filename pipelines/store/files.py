@@ -30,6 +30,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read(path: Path) -> bytes | None:
+    """The bytes of a file; None if there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file in one rename: a reader sees the old text or the new, never a part, after a power cut too."""
     path.parent.mkdir(parents=True, exist_ok=True)

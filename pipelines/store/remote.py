@@ -81,13 +81,13 @@ class Remote:
                 return f"{self.objects.url_of(key)}: {sizes[key]:,} bytes, the manifest says {entry.bytes:,}"
         return None
 
-    def set_aside(self, manifest: Manifest, stamp: str) -> str:
-        """Moves the manifest under aside/; the files stay where they are, and no longer count. Returns its URL."""
+    def set_aside(self, manifest: Manifest, name: str) -> str:
+        """Moves the manifest to aside/<name>/; the files stay where they are, and no longer count. Returns its URL."""
         key = f"artifacts/{manifest.kind}/{manifest.fingerprint}/{NAME}"
         stored = self.objects.get(key)
         if stored is None:
             raise FileNotFoundError(key)  # another run was quicker
-        aside = f"aside/{manifest.kind}-{manifest.fingerprint}-{stamp}/{NAME}"
+        aside = f"aside/{name}/{NAME}"
         self.objects.put(aside, stored[0])
         self.objects.delete([key])
         return self.objects.url_of(aside)

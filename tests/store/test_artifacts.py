@@ -242,17 +242,11 @@ def test_the_lease_is_renewed_while_a_commit_hashes_files(store: Store, monkeypa
 def test_a_superseded_holder_writes_into_no_file_of_the_new_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old holder is on another machine and is stalled with files open; it goes on after it was taken over."""
     old = filled_draft(store)
-    assert old.lease is not None and old.lease._stop is not None
-    old.lease._stop.set()  # no heartbeat
     (old.folder("blocks") / "1.parquet").write_text("complete")
     (old.path / "blocks" / "2.partial").write_text("half")
     in_place = (old.out / "part-0.bin").open("r+b")
     partial = (old.path / "blocks" / "2.partial").open("a")
-    record, version = old.lease.slot.read()
-    assert record is not None
-    old.lease.slot.write({**record, "owner": {**record["owner"], "machine": "another"}}, version)
-    monkeypatch.setattr(lease, "STALE_AFTER_S", 0.5)
-    new = store.draft(FINGERPRINT, on_message=lambda text: None)
+    new = take_over(old, store, monkeypatch)
     taken_over = contents(new.path)
     assert taken_over == {**{f"out/{name}": data for name, data in FILES.items()}, "blocks/1.parquet": b"complete"}
 
@@ -268,6 +262,17 @@ def test_a_superseded_holder_writes_into_no_file_of_the_new_one(store: Store, mo
     files = contents(store.commit(new, manifest()).path)
     assert {name: files[name] for name in FILES} == FILES
     assert list((store.root / "drafts").iterdir()) == []
+
+
+def take_over(old: Draft, store: Store, monkeypatch: pytest.MonkeyPatch) -> Draft:
+    """The draft as a second run has it, after the first one, on another machine, was stalled."""
+    assert old.lease is not None and old.lease._stop is not None
+    old.lease._stop.set()  # no heartbeat
+    record, version = old.lease.slot.read()
+    assert record is not None
+    old.lease.slot.write({**record, "owner": {**record["owner"], "machine": "another"}}, version)
+    monkeypatch.setattr(lease, "STALE_AFTER_S", 0.1)
+    return store.draft(FINGERPRINT, on_message=lambda text: None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
