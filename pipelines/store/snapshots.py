@@ -3,12 +3,18 @@
     draft folder ──every 30 s, where it changed──► drafts/<fingerprint>/<nonce>/<n>/<file> ──► …/<n>/snapshot.json
                                                      ──► the lease names the snapshot, if this run still holds it
 
-A snapshot is the draft as it was at one moment: two listings in a row are equal, small files and logs of lines are
-copied between them, and other large ones are linked, uploaded, and must be unchanged after that; else it is dropped and
-tried again later. So to go on from a snapshot is to go on from a kill at that moment, which every stage can. Lost with
-a machine is what was done since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
+A snapshot is the draft as it was at one moment, however steadily tasks publish files meanwhile:
 
-Files named `*.partial` or as files.UNPUBLISHED are left out: they are being written, and no stage reads them again.
+    listing ──► moment ──► listing: the files that are as they were, and those that were published before the moment
+
+A file's ctime says when it was published: a rename sets it. Where a file was changed or deleted between the listings,
+or a folder came, it is tried again. Small files and logs of lines (which may have more lines than at that moment) are
+copied; large ones are linked, uploaded, and must be unchanged after that; else the snapshot is dropped and tried again
+later. So to go on from a snapshot is to go on from a kill at that moment, which every stage can. Lost with a machine is
+what was done since: at most the time to the next checkpoint or block, 30 s, and the time of the upload.
+
+Files and folders named `*.partial` or as files.UNPUBLISHED are left out: they are being written, and no stage reads
+them again.
 """
 
 from __future__ import annotations
@@ -36,12 +42,29 @@ from pipelines.store.remote import download, upload
 PERIOD_S = 30.0
 SMALL_BYTES = 1 << 20  # copied at once; larger files are linked
 LINES = ".jsonl"  # of files that grow by a line at a time for as long as a stage runs: copied however large
-TRIES = 5  # at two equal listings
+TRIES = 5  # at two listings that agree
+TICK_S = 0.02  # longer than the step of a file system's clock
 LIST = "snapshot.json"
 TEMPORARY = re.compile(rf".*\.partial|{UNPUBLISHED.pattern}")
-ATTEMPTS = "attempts/"  # the times of attempts are saved with the rest, but are no reason for a snapshot
+# The times of attempts are saved with the rest as they are, but are no reason for a snapshot: they change each second.
+ATTEMPTS = "attempts/"
 
-Stat = tuple[int, int, int]  # inode, size, time of the last change in ns
+Stat = tuple[int, int, int]  # inode, size, time of the last change of the bytes in ns
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files and folders of a draft, by name; those that are being written are left out."""
+
+    stats: dict[str, Stat] = field(default_factory=dict)
+    published_ns: dict[str, int] = field(default_factory=dict)  # when the file was published: its ctime
+    folders: dict[str, int] = field(default_factory=dict)  # inodes
+
+    def agrees(self, earlier: Listing) -> bool:
+        """Whether since the earlier listing files were only added, and logs grew."""
+        return self.folders == earlier.folders and all(
+            name in self.stats and _is_same(name, self.stats[name], stat) for name, stat in earlier.stats.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,7 @@ class Snapshots:
         files = json.loads(stored[0])
         entries = {name: (saved["key"], FileEntry(**saved["entry"])) for name, saved in files.items()}
         download(self.objects, entries, self.folder, {})
-        stats = _listing(self.folder)
+        stats = _listing(self.folder).stats
         self._saved = {name: Saved(key, entry, stats[name]) for name, (key, entry) in entries.items() if name in stats}
 
     def start(self) -> None:
@@ -125,24 +148,40 @@ class Snapshots:
             shutil.rmtree(links, ignore_errors=True)
 
     def _freeze(self, links: Path) -> tuple[dict[str, Stat], dict[str, Path]] | None:
-        """The state of every file, and a link or a copy of each one that has changed; None if they keep changing."""
+        """The state of every file at one moment, and a link or a copy of each one that has changed; None if files keep
+        changing."""
         for _ in range(TRIES):
             shutil.rmtree(links, ignore_errors=True)
-            sources: dict[str, Path] = {}
-            stats = _listing(self.folder)
-            with suppress(FileNotFoundError):  # deleted meanwhile: the second listing differs
-                for number, (name, stat) in enumerate(stats.items()):
-                    if name in self._saved and self._saved[name].stat == stat:
-                        continue
-                    target = sources[name] = links / str(number)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    if _is_copied(name, stat):
-                        shutil.copyfile(self.folder / name, target)
-                    else:
-                        os.link(self.folder / name, target)
-                if _listing(self.folder) == stats:
+            before = _listing(self.folder)
+            time.sleep(TICK_S)
+            links.mkdir(parents=True)
+            moment_ns = links.stat().st_ctime_ns  # by the clock of the files
+            after = _listing(self.folder)
+            if not after.agrees(before):
+                continue
+            stats = {
+                name: stat
+                for name, stat in after.stats.items()
+                if after.published_ns[name] < moment_ns or name in before.stats
+            }
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                sources = self._hold(stats, links)
+                if all(_is_same(name, _stat(self.folder / name), stats[name]) for name in sources):
                     return stats, sources
         return None
+
+    def _hold(self, stats: dict[str, Stat], links: Path) -> dict[str, Path]:
+        """Links or copies the files that are not in the last snapshot."""
+        sources: dict[str, Path] = {}
+        for number, (name, stat) in enumerate(stats.items()):
+            if name in self._saved and self._saved[name].stat == stat:
+                continue
+            target = sources[name] = links / str(number)
+            if _is_copied(name, stat):
+                shutil.copyfile(self.folder / name, target)
+            else:
+                os.link(self.folder / name, target)
+        return sources
 
     def _put(self, stats: dict[str, Stat], sources: dict[str, Path]) -> bool:
         self._count += 1
@@ -173,16 +212,27 @@ class Snapshots:
             self.objects.delete(sorted((written | {saved.key for saved in self._saved.values()}) - used))
 
 
-def _listing(folder: Path) -> dict[str, Stat]:
-    """The state of every file, by name; those that are being written are left out."""
-    stats: dict[str, Stat] = {}
-    for path, _, names in os.walk(folder):
+def _listing(folder: Path) -> Listing:
+    listing = Listing()
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
+        with suppress(FileNotFoundError):
+            listing.folders[path] = os.stat(path).st_ino
         for name in names:
             if not TEMPORARY.fullmatch(name):
                 file = Path(path) / name
                 with suppress(FileNotFoundError):
-                    stats[file.relative_to(folder).as_posix()] = _stat(file)
-    return stats
+                    stat = file.stat()
+                    key = file.relative_to(folder).as_posix()
+                    listing.stats[key] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+                    listing.published_ns[key] = stat.st_ctime_ns
+    return listing
+
+
+def _is_same(name: str, stat: Stat, earlier: Stat) -> bool:
+    """Whether a file is what it was, or a log with more lines, or the time of an attempt."""
+    grew = name.endswith(LINES) and stat[0] == earlier[0] and stat[1] >= earlier[1]
+    return stat == earlier or grew or name.startswith(ATTEMPTS)
 
 
 def _is_copied(name: str, stat: Stat) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import threading
+import time
+import uuid
 
 import pytest
 
@@ -11,7 +15,7 @@ from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.objects import Objects
 from pipelines.store import lease, snapshots
-from pipelines.store.artifacts import Draft, Store
+from pipelines.store.artifacts import Draft, Store, write_atomically
 from pipelines.store.snapshots import LIST
 from tests.object_server import Disturbance, Machines, keys, needs_server
 from tests.runs import wait_until
@@ -176,6 +180,50 @@ def test_a_log_of_lines_that_grows_holds_no_snapshot_up(store: Store, monkeypatc
 
     monkeypatch.setattr(snapshots, "upload", upload_while_it_grows)
     assert take(draft)
+    store.drop(draft)
+
+
+def publish_steadily(draft: Draft, stop: threading.Event) -> None:
+    """Publishes files one after the other, in three folders in turn, and writes a log and the time of the attempt."""
+    for number in itertools.count():
+        for folder in ("b", "c", "a"):
+            if stop.is_set():
+                return
+            file = draft.path / folder / f"{number:06}"
+            temporary = file.with_name(f".{uuid.uuid4().hex}")
+            temporary.write_text(file.name)
+            temporary.rename(file)
+            write_atomically(draft.path / "attempts" / "1.json", str(number))
+            with (draft.path / "log.jsonl").open("a") as log:
+                log.write(f"{number}\n")
+            time.sleep(0.001)
+
+
+def test_a_snapshot_is_taken_of_one_moment_while_files_are_published_all_the_time(store: Store) -> None:
+    draft = filled_draft(store)
+    for folder in ("a", "b", "c", "attempts"):
+        draft.folder(folder)
+    stop = threading.Event()
+    thread = threading.Thread(target=publish_steadily, args=(draft, stop))
+    thread.start()
+    try:
+        assert draft.snapshots is not None
+        for _ in range(10):
+            frozen = draft.snapshots._freeze(store.root / "links")
+            assert frozen is not None, "files that are published hold snapshots up"
+            names = {folder: sorted(name[2:] for name in frozen[0] if name[:2] == f"{folder}/") for folder in "abc"}
+            a, b, c = map(len, names.values())
+            assert b >= c >= a >= b - 1, "a file is missing that was published before another"
+            assert all(list(map(int, numbers)) == list(range(len(numbers))) for numbers in names.values())
+        assert take(draft)
+    finally:
+        stop.set()
+        thread.join()
+    assert draft.lease is not None
+    record, _ = draft.lease.slot.read()
+    assert record is not None and store.remote is not None
+    listed = store.remote.objects.get(record["snapshot"])
+    assert listed is not None and {"a/000000", "log.jsonl", "attempts/1.json"} <= set(json.loads(listed[0]))
     store.drop(draft)
 
 
