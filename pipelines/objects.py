@@ -2,6 +2,7 @@
 
     Objects("s3://bucket/prefix").put("key", b"…")     get · put · create · replace · delete · list
                                  .upload(file, "key")  download(entry, file): in pieces, tried again, complete or absent
+                                 .open(entry)          to read parts of
 
 Credentials and the endpoint come from the environment alone (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
 GOOGLE_APPLICATION_CREDENTIALS, …) or from the machine's role. Every request is tried again for a bounded time; then an
@@ -10,6 +11,7 @@ error names the object and the remedy. obstore is imported at the first request.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -202,6 +204,10 @@ class Objects:
             target.flush()
             os.fsync(target.fileno())
 
+    def open(self, entry: Entry) -> io.RawIOBase:
+        """An object as a file to read parts of: each read is one request for its bytes alone."""
+        return _Reader(self, entry)
+
     def _piece(self, entry: Entry, start: int, end: int) -> bytes:
         """The bytes from start to end of an object."""
         import obstore
@@ -275,6 +281,36 @@ class Objects:
             f"{where}: cannot be {verb}, tried again for up to {self._retry_s:.0f} s ({problem[:300]}); expected the "
             f"server to answer. Check the network and the server, then run the same command: what is complete is kept"
         )
+
+
+class _Reader(io.RawIOBase):
+    """See `Objects.open`."""
+
+    def __init__(self, objects: Objects, entry: Entry):
+        self._objects, self._entry, self._position = objects, entry, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.bytes}
+        self._position = starts[whence] + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads as many bytes, or all that are left."""
+        start = self._position
+        end = self._entry.bytes if size is None or size < 0 else min(start + size, self._entry.bytes)
+        if end <= start:
+            return b""
+        self._position = end
+        return self._objects._piece(self._entry, start, end)
 
 
 def _version(answer: Any) -> Version:

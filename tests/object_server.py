@@ -82,6 +82,7 @@ class Disturbance:
     decide: Callable[[str, str], str]
     requests: list[tuple[str, str]]
     connections: set[tuple[str, int]]  # whose requests are not done yet
+    sent_bytes: int = 0  # of replies, without their headers
 
     def wait_until_idle(self) -> None:
         """Waits until the server has done all that a client which is dead by now had requested: its last requests may
@@ -129,6 +130,7 @@ def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
                 self.send_header(name, value)
             self.send_header("Connection", "close")
             self.end_headers()
+            state.sent_bytes += len(data)
             self.wfile.write(data)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward

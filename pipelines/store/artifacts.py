@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ class Artifact:
                 if not (folder / name).is_file():
                     self._remote.fetch(self.manifest, self.text, folder, [name])
         return folder / name
+
+    def opened(self, name: str) -> Path | RawIOBase:
+        """One of its files, to read parts of: on this machine, or in the store, where its hash is not compared."""
+        if self._remote is None or read(self.path / manifests.NAME) == self.text:
+            return self.path / name
+        return self._remote.open(self.manifest, name)
 
     def parent(self, kind: str) -> Artifact | None:
         """The parent artifact under this key of the manifest's `parents`; None if absent from the store or damaged."""

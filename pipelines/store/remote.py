@@ -17,6 +17,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import RawIOBase
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -100,6 +101,11 @@ class Remote:
         prefix = f"artifacts/{manifest.kind}/{manifest.fingerprint}/{manifest.folder}"
         files = {name: (f"{prefix}/{name}", manifest.files[name]) for name in names}
         download(self.objects, files, folder, {NAME: text})
+
+    def open(self, manifest: Manifest, name: str) -> RawIOBase:
+        """One of an artifact's files, to read parts of. Its hash is not compared."""
+        key = f"artifacts/{manifest.kind}/{manifest.fingerprint}/{manifest.folder}/{name}"
+        return self.objects.open(Entry(key, manifest.files[name].bytes, ""))
 
 
 def upload(objects: Objects, files: Mapping[Path, str]) -> None:

@@ -4,6 +4,9 @@ aside; and rows that a model wrote.
 train, held_out (Parquet) ──┐
 rejected (Parquet or JSON   ├──filter──► numbers, and the first rows with place, reason and text
 lines), as split set_aside ─┘
+
+Of Parquet files in an object store it reads what it needs: the numbers of rows, the columns that a filter names, and
+groups of rows until there are enough.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pipelines.data.dialogues.synthetic import rows as synthetic
 from pipelines.data.knowledge.index import PASSAGES
 from pipelines.data.sources.bad_rows import REJECTED
 from pipelines.errors import UserError, printable
-from pipelines.store.artifacts import Store
+from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import resolve
 from pipelines.verbs.inspect_card import show_card
 
@@ -56,8 +59,18 @@ class Split:
 
     def head(self, number: int) -> list[dict[str, Any]]:
         """The first rows, with `split`; bytes are replaced by their number."""
-        rows = self.rows.head(number, filter=self.condition).to_pylist() if number else []
+        rows: list[dict[str, Any]] = []
+        for fragment in self._fragments() if number else ():
+            scanner = fragment.scanner(schema=self.rows.schema, filter=self.condition)
+            rows += scanner.head(number - len(rows)).to_pylist()
+            if len(rows) == number:
+                break
         return [{"split": self.name, **{key: _plain(value) for key, value in row.items()}} for row in rows]
+
+    def _fragments(self) -> Iterator[ds.Fragment]:
+        """Groups of rows, to be read one by one: `Dataset.head` would read far ahead."""
+        for fragment in self.rows.get_fragments():
+            yield from fragment.split_by_row_group() if isinstance(fragment, ds.ParquetFileFragment) else [fragment]
 
 
 def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, card: bool, as_json: bool) -> None:
@@ -71,7 +84,7 @@ def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, card
     if artifact.kind not in KINDS:
         raise UserError(f"{name}: holds no rows but {artifact.kind}; expected one of {', '.join(KINDS)}")
     tables = _written if artifact.kind in SYNTHETIC else _passages if artifact.kind == "knowledge" else _tables
-    splits = _matching(dict(tables(artifact.local())), _conditions(where))
+    splits = _matching(dict(tables(artifact)), _conditions(where))
     numbers = {split.name: split.count() for split in splits}
     reasons = sum((split.reasons() for split in splits), Counter[str]())
     num_kept = sum(numbers.values()) - numbers.get(SET_ASIDE, 0)
@@ -90,38 +103,48 @@ def show_rows(store: Store, name: str, *, where: Sequence[str], limit: int, card
     return None
 
 
-def _tables(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
+def _tables(artifact: Artifact) -> Iterator[tuple[str, ds.Dataset]]:
     """The splits of an artifact by name."""
+    names = sorted(artifact.manifest.files)
     for split in ("train", "held_out"):
-        files = sorted((folder / split).glob("*.parquet")) or [folder / f"{split}.parquet"]
-        yield split, ds.dataset([str(file) for file in files], format="parquet")
-    parquet, lines = folder / "rejected.parquet", folder / REJECTED
-    if parquet.exists():
-        yield SET_ASIDE, ds.dataset(str(parquet), format="parquet")
-    elif lines.exists():
-        yield from _of_lines(SET_ASIDE, lines)
+        parts = [name for name in names if name.startswith(f"{split}/") and name.endswith(".parquet")]
+        yield split, _dataset(artifact, parts or [f"{split}.parquet"])
+    if "rejected.parquet" in names:
+        yield SET_ASIDE, _dataset(artifact, ["rejected.parquet"])
+    elif REJECTED in names:
+        yield from _of_lines(SET_ASIDE, artifact, REJECTED)
 
 
-def _written(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
+def _written(artifact: Artifact) -> Iterator[tuple[str, ds.Dataset]]:
     """The rows that a model wrote, and those that were dropped."""
-    yield from _of_lines("written", folder / synthetic.ROWS)
-    yield from _of_lines(SET_ASIDE, folder / synthetic.DROPPED)
+    yield from _of_lines("written", artifact, synthetic.ROWS)
+    yield from _of_lines(SET_ASIDE, artifact, synthetic.DROPPED)
 
 
-def _passages(folder: Path) -> Iterator[tuple[str, ds.Dataset]]:
+def _passages(artifact: Artifact) -> Iterator[tuple[str, ds.Dataset]]:
     """The passages of documents, and the documents that are not used."""
-    yield "passages", ds.dataset(str(folder / PASSAGES), format="ipc")
-    yield from _of_lines(SET_ASIDE, folder / REJECTED)
+    yield "passages", ds.dataset(str(artifact.file(PASSAGES)), format="ipc")
+    yield from _of_lines(SET_ASIDE, artifact, REJECTED)
 
 
-def _of_lines(split: str, file: Path) -> Iterator[tuple[str, ds.Dataset]]:
+def _dataset(artifact: Artifact, names: Sequence[str]) -> ds.Dataset:
+    """Parquet files of an artifact, of which the parts are read that are needed."""
+    files = [artifact.opened(name) for name in names]
+    if isinstance(files[0], Path):
+        return ds.dataset([str(file) for file in files], format="parquet")
+    reader = ds.ParquetFileFormat()
+    fragments = [reader.make_fragment(file) for file in files]
+    return ds.FileSystemDataset(fragments, fragments[0].physical_schema, reader)
+
+
+def _of_lines(split: str, artifact: Artifact, name: str) -> Iterator[tuple[str, ds.Dataset]]:
     """The split in a file of JSON lines, unless it is empty."""
+    file = artifact.file(name)
     # Texts hold U+2028 and U+0085, at which splitlines would cut a row.
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    lines = [] if file is None else file.read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
     if rows:
-        numbered = [
-            {**row, "where": row.get("where", file.name), "row": row.get("row", n)} for n, row in enumerate(rows, 1)
-        ]
+        numbered = [{**row, "where": row.get("where", name), "row": row.get("row", n)} for n, row in enumerate(rows, 1)]
         yield split, ds.dataset(pa.Table.from_pylist(numbered))
 
 
