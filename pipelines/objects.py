@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import xxhash
+
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
 
@@ -194,15 +196,20 @@ class Objects:
         with self._explained("written", key):
             obstore.put(self._store, key, file, chunk_size=size, max_concurrency=4)
 
-    def download(self, entry: Entry, file: Path) -> None:
+    def download(self, entry: Entry, file: Path) -> str:
         """Writes an object's bytes to a file that does not exist yet, piece by piece, and syncs it.
 
-        Raises ClusterError if the object changes meanwhile. What stands in `file` after an error is not complete."""
+        Returns their xxh3-128 (hex), computed as they come. Raises ClusterError if the object changes meanwhile. What
+        stands in `file` after an error is not complete."""
+        digest = xxhash.xxh3_128()
         with file.open("xb") as target:
             for start in range(0, entry.bytes, PIECE_BYTES):
-                target.write(self._piece(entry, start, min(start + PIECE_BYTES, entry.bytes)))
+                piece = self._piece(entry, start, min(start + PIECE_BYTES, entry.bytes))
+                digest.update(piece)
+                target.write(piece)
             target.flush()
             os.fsync(target.fileno())
+        return digest.hexdigest()
 
     def open(self, entry: Entry) -> io.RawIOBase:
         """An object as a file to read parts of: each read is one request for its bytes alone."""

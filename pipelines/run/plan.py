@@ -130,12 +130,14 @@ def _step(
 
 
 def _source_identity(source: Source, digests: FileDigests) -> dict[str, object]:
-    return {"identity": source.identity(), "files": _digests(source.files(), digests)}
+    return {"identity": source.identity(), "files": _digests(source.files(), digests, source.digest_of)}
 
 
-def _digests(paths: list[Path], digests: FileDigests) -> list[str]:
+def _digests(
+    paths: list[Path], digests: FileDigests, known: Callable[[Path], str | None] = lambda path: None
+) -> list[str]:
     try:
-        return digests.of_all(paths)
+        return digests.of_all(paths, known)
     except OSError as error:
         raise UserError(
             f"{error.filename or paths[0]}: cannot be read ({error.strerror}); expected a readable file"

@@ -5,17 +5,20 @@
 
 What comes out is an ordinary path, CACHE/…/@<digest>/*.jsonl, which a source reads as any other. A digest covers name,
 size and version: an object is brought again only if it has changed, and a run that was killed goes on with the objects
-that are missing.
+that are missing. The digest of the bytes is computed as they come, and kept in .objects/digests.jsonl, so that a copy
+is not read again for it.
 """
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -28,6 +31,7 @@ from pipelines.objects import Entry, Objects
 PARALLEL = 4  # objects at once
 MARK = "@"  # begins the name of the folder that stands for one state of the objects
 VERSIONS = ".objects"  # the folder of the copies of objects, one file for each version of one
+DIGESTS = "digests.jsonl"  # there: a line for each copy, its state and the digest of its bytes
 
 
 @lru_cache(maxsize=1024)  # one run sees one state of the bucket, and lists it once
@@ -64,6 +68,32 @@ def url_of(file: Path, cache: Path) -> str | None:
     except ValueError:
         return None
     return f"{scheme}://" + "/".join([bucket, *(part for part in folders if not part.startswith(MARK))])
+
+
+def digest_of(file: Path, cache: Path) -> str | None:
+    """The xxh3-128 (hex) of the bytes of an object's copy, as they came; None for another file, or one that was changed
+    since."""
+    if url_of(file, cache) is None:
+        return None
+    log = cache.joinpath(*file.relative_to(cache).parts[:2], VERSIONS, DIGESTS)
+    return _recorded(log, log.stat().st_size).get(_state(file)) if log.exists() else None
+
+
+@lru_cache(maxsize=4)
+def _recorded(log: Path, size: int) -> dict[tuple[int, ...], str]:
+    """The digests by the state of the copy. size: of the log; it only grows."""
+    digests: dict[tuple[int, ...], str] = {}
+    for line in log.read_bytes().splitlines():
+        with suppress(ValueError):  # cut by a kill: only time is lost
+            *state, digest = json.loads(line)
+            digests[tuple(state)] = digest
+    return digests
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What a link to a copy shares with it, and a changed copy does not."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _listed(objects: Objects, folder: str) -> list[Entry]:
@@ -114,7 +144,9 @@ def _version(objects: Objects, entry: Entry, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{uuid.uuid4().hex}.partial"
         try:
-            objects.download(entry, partial)
+            digest = objects.download(entry, partial)
+            with (folder / DIGESTS).open("ab", buffering=0) as log:  # one write, so that lines of several do not mix
+                log.write(json.dumps([*_state(partial), digest]).encode() + b"\n")
             partial.rename(file)
         finally:
             partial.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from pipelines import user_functions
+from pipelines.data.sources import object_files
 from pipelines.data.text.privacy_kinds import PrivacyOptions
 from pipelines.errors import printable
 from pipelines.options import Options
@@ -127,6 +128,10 @@ class Source(Options):
 
         Raises UserError if one is missing or unreadable, or if all are empty."""
         return []
+
+    def digest_of(self, file: Path) -> str | None:
+        """The xxh3-128 (hex) of one of its files where it is known without reading the file, else None."""
+        return object_files.digest_of(file, self._cache) if self._cache is not None else None
 
     def folders(self) -> list[tuple[Path, list[Path]]]:
         """The files by folder, where they belong together by their names below it; empty: each file stands alone."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from cluster.errors import ClusterError
 from pipelines.data.dialogues.conversation_records import parse_conversation
@@ -17,6 +19,7 @@ from pipelines.data.sources.bad_rows import BadRowLimit, RejectedRows, parse_rec
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.objects import Objects
+from pipelines.store.digests import FileDigests
 from tests.object_server import Disturbance, ObjectServer, disturbed, needs_server, serving
 
 pytestmark = needs_server
@@ -106,6 +109,27 @@ def test_objects_are_brought_once_and_again_when_they_change(url: str, tmp_path:
     assert gets("a.jsonl") == 2 and gets("b.jsonl") == 1  # only what has changed
 
 
+def digests(read: Source, cache: Path) -> list[str]:
+    return FileDigests(cache).of_all(read.files(), read.digest_of)
+
+
+def test_a_copy_is_not_read_again_for_its_digest(url: str, tmp_path: Path) -> None:
+    expected = [xxhash.xxh3_128_hexdigest(FILES[f"raw/{name}.jsonl"]) for name in "ab"]
+    for file in source(f"{url}/raw/*.jsonl", tmp_path).files():
+        stat = file.stat()
+        file.write_bytes(b"-" * stat.st_size)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # who reads them gets another digest
+    assert digests(source(f"{url}/raw/*.jsonl", tmp_path), tmp_path / "1.json") == expected
+    Objects(url).put("raw/a.jsonl", new := b'{"text": "newer"}\n')  # another state: all paths are new
+    object_files.bring.cache_clear()  # as in the next run
+    (_, copy_of_b) = source(f"{url}/raw/*.jsonl", tmp_path).files()
+    expected[0] = xxhash.xxh3_128_hexdigest(new)
+    assert digests(source(f"{url}/raw/*.jsonl", tmp_path), tmp_path / "2.json") == expected
+    copy_of_b.write_bytes(b"changed by hand")
+    expected[1] = xxhash.xxh3_128_hexdigest(b"changed by hand")
+    assert digests(source(f"{url}/raw/*.jsonl", tmp_path), tmp_path / "3.json") == expected
+
+
 @pytest.mark.parametrize("path", ["absent.jsonl", "absent", "raw/*.csv", "raw/a.jsonl/"])
 def test_a_url_that_names_nothing_is_a_user_error(url: str, tmp_path: Path, path: str) -> None:
     with pytest.raises(UserError, match=rf"{url}/.*: names no object; expected an object, a folder, or a pattern"):
@@ -125,7 +149,7 @@ def test_an_object_that_cannot_be_brought_leaves_no_half_file(
     proxy.decide = lambda method, path: "cut" if "b.jsonl" in path and method == "GET" else "pass"
     with pytest.raises(ClusterError, match=rf"{url}/raw/b.jsonl: cannot be read, tried again"):
         source(f"{url}/raw", tmp_path).files()
-    left = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    left = [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.name != object_files.DIGESTS]
     assert {file.parent.name for file in left} <= {".objects"}  # complete objects, which the next run need not bring
     assert {file.read_bytes() for file in left} <= set(FILES.values())
     assert not list((tmp_path / "cache").rglob("@*"))
