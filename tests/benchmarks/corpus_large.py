@@ -31,7 +31,7 @@ from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions
 from tests.benchmarks import corpus_text
 
 ROOT = Path(__file__).parents[2]
-FINEWEB = {"preset": "fineweb", "language": None}
+FINEWEB = {"preset": "fineweb", "language": None, "gopher_quality": {"split_long": False}}  # as datatrove
 NO_FILTERS = {"length": None, "language": None, "repetition": None, "quality": None}
 LARGE_BYTES = 500_000_000  # from here on another goal: the start no longer counts
 NUM_INJECTED = 1500  # documents of each language that are copied

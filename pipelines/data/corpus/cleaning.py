@@ -204,18 +204,19 @@ class _Batch:
                 self._count_private(numbers)
             is_dropped[:] = [self.privacy.drops(numbers) for _, numbers in replaced]
             texts = pa.array([text for text, _ in replaced], pa.string())
-        split_words = self.rules.split_words
+        least = self.rules.split_words.least
         sizes = pc.call_function("binary_length", [texts]).to_numpy()
-        if split_words is not None and (sizes > split_words).any():
-            texts, garbled, is_dropped = self._split_long(texts.to_pylist(), garbled, is_dropped, split_words)
+        if least is not None and (sizes > least).any():
+            texts, garbled, is_dropped = self._split_long(texts.to_pylist(), garbled, is_dropped)
         documents = Documents(texts, self.origins.languages, garbled)
         return documents.with_languages() if "" in self.origins.languages else documents, is_dropped
 
     def _split_long(
-        self, texts: list[str], garbled: np.ndarray, is_dropped: np.ndarray, split_words: int
+        self, texts: list[str], garbled: np.ndarray, is_dropped: np.ndarray
     ) -> tuple[pa.Array, np.ndarray, np.ndarray]:
         """Replaces each row with a long text by its parts. Counts documents and parts."""
-        split = [long_documents.split(text, split_words) if len(text) > split_words else [text] for text in texts]
+        limits = self.rules.split_words
+        split = [long_documents.split_beyond(*of, limits) for of in zip(texts, self.origins.languages, strict=True)]
         split = [[text] if len(parts) == 1 else parts for text, parts in zip(texts, split, strict=True)]
         sizes = [len(parts) for parts in split]
         if num_parts := [size for size in sizes if size > 1]:

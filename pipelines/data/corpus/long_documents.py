@@ -16,8 +16,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from pipelines.data.corpus.filters.filter import MaxWords
+from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
 from pipelines.data.text.measures import COUNTS, hash_texts
+from pipelines.data.text.web_counts import web_texts
 
 HEADING = re.compile(
     r"#{1,3} \S"
@@ -31,6 +34,31 @@ HEADING = re.compile(
 SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|(?<=[。！？；…])[」』”’）]*")
 WINDOW = 0.1  # a cut is at most so far from its ideal place, in parts: the best boundary there is chosen
 HEADING_START, PARAGRAPH, LINE, WITHIN = 3, 2, 1, 0  # boundaries, the better the higher
+
+
+def split_beyond(text: str, language: str, limits: MaxWords) -> list[str]:
+    """Returns the parts of a text, none of which is beyond a limit; a text that is beyond none is its only part.
+
+    language: empty if it is to be detected."""
+    result = [text] if limits.content is None else split(text, limits.content)
+    if limits.en is None or limits.zh is None or len(text) <= min(limits.en, limits.zh):  # a character a word at least
+        return result
+    if not language:
+        (language,) = document_stats(pa.array([text], pa.string()), [""], garbled=[0]).with_languages().languages
+    max_words = limits.zh if language == "zh" else limits.en
+    return [part for one in result for part in _split_web(one, language, max_words)]
+
+
+def _split_web(text: str, language: str, max_words: int) -> Iterator[str]:
+    """Yields the parts of a text, none of more than `max_words` words as the published filters count them."""
+    texts, parts = pa.array([text], pa.string()), [text]
+    if len(text) > max_words and (words := float(web_texts(texts, [language]).real_words(language)[0])) > max_words:
+        parts = split(text, max(1, int(max_words * float(content_words([text])[0]) / words)))
+    if len(parts) == 1:  # short enough, or of symbols alone
+        yield text
+        return
+    for part in parts:  # where words have more signs than in the rest, one may still be too long
+        yield from _split_web(part, language, max_words)
 
 
 def split(text: str, max_words: int) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.data.corpus.filters import Filter, Verdict
 from pipelines.data.corpus.filters.custom import Custom
+from pipelines.data.corpus.filters.filter import MaxWords
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA, PrivacyOptions
 
 EMPTY = Verdict(False, "empty")  # belongs to no filter: the document has no characters
@@ -17,7 +18,7 @@ class Rules:
     """Filters in their order, and what happens to personal data."""
 
     filters: Sequence[Filter | Custom]
-    split_words: int | None  # beyond which a document is split into parts, each a document of its own; None: never
+    split_words: MaxWords
     privacy: PrivacyOptions
     seed: int  # of surrogates
 

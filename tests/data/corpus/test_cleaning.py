@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -119,6 +120,57 @@ def test_long_documents_become_parts_of_their_group(tmp_path: Path) -> None:
     whole = Filters.model_validate({"length": {"max_words": 500, "split_long": False}, "repetition": None})
     (batch,) = cleaned(tmp_path, records, filters=whole)
     assert batch.counts["documents/dropped_too_long"] == 1
+
+
+def novel(language: str, words: int) -> str:
+    """A text without repetition, of about so many words (of 1.6 characters) in chapters of long paragraphs."""
+    rng = random.Random(3)
+    if language == "en":
+        vocabulary = ["".join(rng.choices("abdeilmnorst", k=rng.randint(3, 8))) for _ in range(3000)]
+        sentences = [
+            f"The {' '.join(rng.choices(vocabulary, k=9))} of {rng.choice(vocabulary)}." for _ in range(words // 12)
+        ]
+    else:
+        vocabulary = [chr(code) for code in range(0x4E00, 0x5600)]
+        sentences = [f"{''.join(rng.choices(vocabulary, k=15))}的。" for _ in range(words // 10)]
+    between, heading = (" ", "Chapter {}") if language == "en" else ("", "第{}章")
+    paragraphs = [between.join(sentences[first : first + 12]) for first in range(0, len(sentences), 12)]
+    for number, first in enumerate(range(0, len(paragraphs), 100)):
+        paragraphs[first] = f"{heading.format(number + 1)}\n{paragraphs[first]}"
+    return "\n\n".join(paragraphs)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("preset", ["gopher", "fineweb"])
+def test_the_published_filters_split_a_book_that_is_over_their_maximum(
+    tmp_path: Path, preset: str, language: str
+) -> None:
+    book = novel(language, 130_000)
+    records = [{"text": book, "from": "books"}]
+    batches = cleaned(tmp_path, records, filters=Filters.model_validate({"preset": preset}))
+    counts = sum((batch.counts for batch in batches), Counter())
+    assert (counts["documents/split"], counts["documents/parts"]) == (1, 2)
+    texts = [text for batch in batches for text in batch.documents.column("text").to_pylist()]
+    assert len(texts) == 2 and "".join("".join(texts).split()) == "".join(book.split())
+    dropping = Filters.model_validate({"preset": preset, "gopher_quality": {"split_long": False}})
+    (batch,) = cleaned(tmp_path, records, filters=dropping)
+    assert batch.counts["documents/dropped_gopher_long"] == 1 and batch.documents.num_rows == 0
+
+
+def test_a_preset_without_a_maximum_keeps_a_book_whole(tmp_path: Path) -> None:
+    (batch,) = cleaned(tmp_path, [{"text": novel("en", 130_000)}], filters=Filters.model_validate({"preset": "c4"}))
+    assert batch.documents.num_rows == 1
+
+
+def test_documents_are_split_by_the_maximum_of_their_language(tmp_path: Path) -> None:
+    records = [{"text": novel(language, 2000), "from": language} for language in ("en", "zh")]
+    for long, other in (("en", "zh"), ("zh", "en")):
+        limits = {long: {"max_words": 500}, other: {"max_words": 3000}}
+        (batch,) = cleaned(
+            tmp_path, records, filters=Filters.model_validate({"preset": "gopher", "gopher_quality": limits})
+        )
+        groups = Counter(batch.documents.column("group").to_pylist())
+        assert groups[other] == 1 and groups[long] > 4 and batch.counts["documents/split"] == 1
 
 
 def test_documents_in_other_languages_are_counted_by_language(tmp_path: Path) -> None:

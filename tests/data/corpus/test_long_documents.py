@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import time
 
+import pyarrow as pa
 import pytest
 
-from pipelines.data.corpus.long_documents import content_words, split
+from pipelines.data.corpus.filters.filter import MaxWords
+from pipelines.data.corpus.long_documents import content_words, split, split_beyond
+from pipelines.data.text.web_counts import web_texts
 
 WORDS = (
     "harbour",
@@ -68,6 +71,25 @@ def test_books_are_cut_at_chapters(language: str, heading: str) -> None:
     parts = split(text, int(content_words([text])[0] / 4))
     assert len(parts) > 4
     assert all(part.startswith(heading) for part in parts)
+
+
+def test_parts_have_no_more_words_than_a_published_filter_allows() -> None:
+    """Its words are other ones: spaCy cuts contractions and what hyphens join."""
+    spoken = "\n\n".join("I don't think we've seen it, they'd say; it's what she'll wear." for _ in range(200))
+    text = f"{book(4)}\n\n{spoken}"
+    limits = MaxWords(en=3000, zh=4000)
+    for language in ("en", ""):
+        of_text = split_beyond(text, language, limits)
+        words = web_texts(pa.array(of_text), ["en"] * len(of_text)).real_words("en")
+        assert 2 < len(of_text) < 8 and max(words) <= 3000
+        assert without_blanks("".join(of_text)) == without_blanks(text)
+    total = int(web_texts(pa.array([spoken]), ["en"]).real_words("en")[0])
+    assert content_words([spoken])[0] < total
+    assert len(split_beyond(spoken, "en", MaxWords(en=total - 1, zh=1))) == 2
+    assert split_beyond(spoken, "en", MaxWords(en=total, zh=1)) == split_beyond(spoken, "en", MaxWords()) == [spoken]
+    assert split_beyond("\u2603 " * 200, "en", MaxWords(en=10, zh=10)) == [
+        "\u2603 " * 200
+    ]  # of no words that a cut could count
 
 
 def test_without_chapters_a_text_is_cut_at_paragraphs_lines_or_sentences() -> None:

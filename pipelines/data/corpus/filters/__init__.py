@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from pipelines import user_functions
 from pipelines.data.corpus.filters.c4 import C4
 from pipelines.data.corpus.filters.custom import Custom
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict
+from pipelines.data.corpus.filters.filter import KEEP, Filter, MaxWords, Verdict
 from pipelines.data.corpus.filters.fineweb import FineWeb
 from pipelines.data.corpus.filters.gopher import GopherQuality, GopherRepetition
 from pipelines.data.corpus.filters.language import Language
@@ -104,9 +104,13 @@ class Filters(Options):
         return [*(filter_ for filter_ in filters if filter_ is not None), *custom]
 
     @property
-    def split_words(self) -> int | None:
-        """Words beyond which documents are split; None if they are not."""
-        return self.length.max_words if self.length is not None and self.length.split_long else None
+    def split_words(self) -> MaxWords:
+        """Words beyond which documents are split, so that neither `length` nor Gopher's filter drops them as long."""
+        length, gopher = self.length, self.gopher_quality
+        result = MaxWords(length.max_words if length is not None and length.split_long else None)
+        if gopher is None or not gopher.split_long:
+            return result
+        return result._replace(en=gopher.en.max_words, zh=gopher.zh.max_words)
 
 
 FILTERS = tuple(name for name in Filters.model_fields if name not in ("preset", "custom"))

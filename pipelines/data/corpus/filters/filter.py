@@ -85,6 +85,19 @@ def fractions(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:
     return np.divide(parts, totals, out=np.zeros(len(parts)), where=totals != 0)
 
 
+class MaxWords(NamedTuple):
+    """Beyond which documents are split into parts, each a document of its own."""
+
+    content: int | None = None  # words, 1.6 Chinese characters counting as one; None: no limit
+    en: int | None = None  # words of the published filters, signs apart, of all documents but Chinese ones
+    zh: int | None = None  # of those; None if the other is
+
+    @property
+    def least(self) -> int | None:
+        """The lowest of the limits: a text with so few bytes is beyond none. None if there is no limit."""
+        return min((limit for limit in self if limit is not None), default=None)
+
+
 class Filter(Options):
     """One entry of a corpus's `filters:`; `null` there disables it."""
 

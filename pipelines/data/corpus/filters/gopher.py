@@ -60,6 +60,11 @@ class GopherQuality(LimitFilter):
 
     en: QualityLimits = Field(default=QualityLimits(), description="Limits for English")
     zh: ChineseQualityLimits = Field(default=ChineseQualityLimits(), description="Limits for Chinese")
+    split_long: bool = Field(
+        default=True,
+        description="Whether to split documents of more than max_words into parts before they are filtered, as length "
+        "does; false: drop them, as datatrove does",
+    )
     reasons: ClassVar = (
         "gopher_short", "gopher_long", "gopher_short_words", "gopher_long_words", "gopher_hashes", "gopher_ellipses",
         "gopher_bullets", "gopher_ellipsis_lines", "gopher_few_letters", "gopher_stop_words",
