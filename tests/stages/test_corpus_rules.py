@@ -78,6 +78,31 @@ def test_each_source_is_cleaned_by_its_own_rules(tmp_path: Path, session: Sessio
     assert facts["documents/read"] == int(facts["documents/kept"]) + dropped
 
 
+def test_documents_of_every_language_are_counted_where_all_are_kept(tmp_path: Path, session: Session) -> None:
+    french = "Le port reste ouvert tout l'hiver, et les bateaux rentrent chaque soir avant que la nuit ne tombe. {}"
+    rows = [{"text": PROSE.format(n), "lang": "en"} for n in range(3)]
+    rows += [{"text": french.format(f"Numéro {n}."), "lang": "fr"} for n in range(20)]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SOURCES["jsonl"].model_validate({"path": "all.jsonl", "language_column": "lang"}).at(tmp_path)
+    options = {"filters": {"language": None}, "near_duplicates": None, "held_out": 0.3, "max_held_out_similarity": 1}
+    work = Work(
+        name="corpus",
+        options=CorpusOptions.model_validate(options),
+        cluster=CorpusCluster(tasks=1),
+        seed=7,
+        inputs={},
+        sources={"all": source},
+        draft=Draft(tmp_path / "draft", "fingerprint"),
+        progress=ProgressNotes(),
+        session=session,
+    )
+    facts = STAGE.run(work)
+    kept = {name: number for name, number in facts.items() if name.startswith("documents/kept_")}
+    assert kept == {"documents/kept_en": 3, "documents/kept_fr": 20, "documents/kept_zh": 0}
+    assert facts["documents/kept"] == 23
+    assert facts["bytes/kept"] == sum(int(facts[f"bytes/kept_{language}"]) for language in ("en", "fr", "zh"))
+
+
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 ANSWER = "The fourth month of the year that the people of the valley call the old one."
 POEM = "空山新雨后，天气晚来秋。明月松间照，清泉石上流。竹喧归浣女，莲动下渔舟。"

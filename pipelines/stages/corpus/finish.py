@@ -20,6 +20,7 @@ from pipelines.blocks import AtomicFile, deal
 from pipelines.data.corpus import cleaning, data_card
 from pipelines.data.corpus.documents import REJECTED, REPEATED_REJECTED, document_columns, rejected_rows
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
+from pipelines.data.text.languages import LANGUAGES
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
@@ -41,7 +42,6 @@ from pipelines.stages.corpus.hold_out import (
 )
 from pipelines.stages.corpus.semantic import find_semantic_duplicates
 
-LANGUAGES = ("en", "zh")
 DUPLICATES = {  # reasons of duplicates, and their problems
     EXACT: ("duplicate_exact", "the same text stands in an earlier document"),
     NEAR: ("duplicate_near", "nearly the same text stands in a longer document, or an earlier one of the same length"),
@@ -209,7 +209,7 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
     The parts of a document that was split count as so many documents: documents/split were cut into documents/parts.
     counts, held_out: of the documents that are no duplicates, and of what is left of held-out text."""
     result: Facts = {name: cleaned.counts[name] for name in cleaning.TOTALS}
-    for suffix in ("", *(f"_{language}" for language in LANGUAGES)):
+    for suffix in ("", *(f"_{language}" for language in _languages(counts, held_out))):
         for what in ("documents", "bytes"):
             num_held_out = held_out[f"{what}{suffix}"]
             result[f"{what}/kept{suffix}"] = counts[f"train_{what}{suffix}"] + num_held_out
@@ -235,6 +235,13 @@ def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Co
     num_rows, num_bad = cleaned.counts["documents/read"], cleaned.counts["rows/bad"]
     not_used = {reason: int(number) for reason, number in _dropped(result).items()}
     return result | row_facts(num_rows + num_bad, {**not_used, UNREADABLE: num_bad})
+
+
+def _languages(counts: Counter[str], held_out: Counter[str]) -> list[str]:
+    """The languages of the corpus, and those that it has no documents of but may have."""
+    names = [name.removeprefix("train_") for name in (*counts, *held_out)]
+    prefix = "documents_"
+    return sorted({*LANGUAGES, *(name.removeprefix(prefix) for name in names if name.startswith(prefix))})
 
 
 def _dropped(counts: Facts | Counter[str]) -> dict[str, int]:
