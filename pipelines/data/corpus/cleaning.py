@@ -248,7 +248,7 @@ class _Batch:
     def _verdicts(self, documents: Documents, is_dropped: np.ndarray) -> Verdicts:
         is_blank = are_blank(documents.texts)
         rows = np.flatnonzero(~is_dropped & ~is_blank)
-        verdicts = apply_filters(self.rules.filters, documents, self.origins.where, rows)
+        verdicts = apply_filters(self.rules.filters, documents, self.origins.where, rows, self.origins.metas)
         for place in np.flatnonzero(is_blank).tolist():
             verdicts[place] = EMPTY
         for place in np.flatnonzero(is_dropped).tolist():

@@ -21,7 +21,6 @@ from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.jsonl import Jsonl
 from pipelines.data.sources.source import BadRow, Part, Row
 from pipelines.data.text.privacy_kinds import PrivacyOptions
-from pipelines.errors import UserError
 from tests.data.corpus.test_web_filters import BOOKS
 
 GOOD = "The moon shows us the same face, for it turns once about itself while it goes around. Number {}."
@@ -324,61 +323,3 @@ def test_all_that_is_compiled_is_compiled_before_the_tasks(tmp_path: Path) -> No
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in (*BOOKS, "A menu")))
     done = subprocess.run([sys.executable, "-c", WARM_UP, str(file)], capture_output=True, text=True, check=True)
     assert done.stdout == "True 2 []\n"
-
-
-CUSTOM = """
-def no_moon(text):
-    return "face" not in text, "no moon!"
-
-def short(text):
-    return len(text) < 80
-
-def broken(text):
-    return 1 / (len(text) - 96)
-
-def wrong(text):
-    return "yes"
-
-def reserved(text):
-    return False, "duplicate near"
-
-def unsafe(text):
-    return False
-"""
-
-
-def test_filters_of_the_user_drop_documents_with_their_reasons(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(CUSTOM)
-    filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:no_moon"]})
-    (batch,) = cleaned(tmp_path, RECORDS, filters=filters)
-    assert batch.counts["documents/dropped_no_moon"] == 2 and batch.counts["documents/dropped_too_short"] == 1
-    filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:short"]})
-    (batch,) = cleaned(tmp_path, RECORDS, filters=filters)
-    assert batch.counts["documents/dropped_short"] == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("broken", "rows.jsonl:1: filters.custom: {}/mine.py:broken raised ZeroDivisionError: "),
-        (
-            "wrong",
-            "rows.jsonl:1: filters.custom: {}/mine.py:wrong returned 'yes'; expected whether the document is kept",
-        ),
-        (
-            "reserved",
-            "rows.jsonl:1: filters.custom: {}/mine.py:reserved gave the reason duplicate_near; expected another than "
-            "duplicate_exact, duplicate_near, semantic_duplicate, contaminated, boilerplate, unreadable, low_quality, "
-            "toxicity, "
-            "discrimination, unsafe, personal_data, which",
-        ),
-        ("unsafe", "rows.jsonl:1: filters.custom: {}/mine.py:unsafe gave the reason unsafe; expected another than "),
-        ("missing", "rows.jsonl:1: {}/mine.py has no function missing"),
-    ],
-)
-def test_errors_of_the_users_filters_name_file_function_and_document(tmp_path: Path, name: str, problem: str) -> None:
-    (tmp_path / "mine.py").write_text(CUSTOM)
-    filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:{name}"]})
-    with pytest.raises(UserError) as caught:
-        cleaned(tmp_path, [{"text": GOOD, "from": "a"}], filters=filters)
-    assert problem.format(tmp_path) in str(caught.value)

@@ -69,8 +69,8 @@ class Filters(Options):
     fineweb: FineWeb | None = Field(default=None, description="Options of FineWeb's filter; {} enables it")
     custom: tuple[str, ...] = Field(
         default=(),
-        description="Functions of your own, [path/to/file.py:name]: called with a text, each returns whether it is "
-        "kept, or (kept, reason)",
+        description="Functions of your own, [path/to/file.py:name]: called with a text, or with (text, meta) if they "
+        "have two parameters, each returns whether it is kept, or (kept, reason)",
     )
 
     @model_validator(mode="before")
@@ -131,11 +131,13 @@ def apply_filters(
     documents: Documents,
     where: Callable[[int], str] | None = None,
     rows: np.ndarray | None = None,
+    metas: Sequence[Mapping[str, str]] | None = None,
 ) -> Verdicts:
     """Returns of each document the first verdict that drops it, else that it is kept, with what is left of its text.
 
     where: the place from which a document comes, for the error of a custom filter. rows: the ascending places of the
-    documents that are filtered; the others are kept. Raises UserError if a custom filter fails."""
+    documents that are filtered; the others are kept. metas: of each document, for custom filters; without them empty.
+    Raises UserError if a custom filter fails."""
     import numpy as np
 
     from pipelines.data.corpus.filters.verdicts import Verdicts  # with numpy: not for reading a recipe
@@ -149,7 +151,7 @@ def apply_filters(
             documents.plan_web_words(rows)
         known = len(verdicts.shared)
         if isinstance(filter_, Custom):
-            _decide(filter_, documents, rows, where, verdicts)
+            _decide(filter_, documents, rows, where, metas, verdicts)
         else:
             filter_.decide(documents, rows, verdicts)
         shortened = verdicts.shortened(known)
@@ -160,12 +162,17 @@ def apply_filters(
 
 
 def _decide(
-    custom: Custom, documents: Documents, rows: np.ndarray, where: Callable[[int], str] | None, verdicts: Verdicts
+    custom: Custom,
+    documents: Documents,
+    rows: np.ndarray,
+    where: Callable[[int], str] | None,
+    metas: Sequence[Mapping[str, str]] | None,
+    verdicts: Verdicts,
 ) -> None:
     """Sets the verdicts of a custom filter that drop documents."""
     for row in rows.tolist():
         try:
-            verdict = custom.apply(documents.text(row))
+            verdict = custom.apply(documents.text(row), {} if metas is None else metas[row])
         except UserError as error:
             raise UserError(f"{where(row)}: {error}" if where else str(error)) from error
         if not verdict.keep:
