@@ -30,8 +30,9 @@ from pipelines.data.text.normalise import normalise
 CONTAMINATED = "contaminated"  # the reason
 AREA = "decontamination/"  # of its facts
 COUNTED = f"{AREA}documents_"  # and the set's name: documents that were dropped for it
-# A run of words that so many rows of a set have, and so large a part of them, is that of its prompts' template.
-TEMPLATE_ROWS, TEMPLATE_SHARE = 10, 0.01
+# A run of words that more rows of a set have than these, and more than this part of them, is that of its prompts'
+# template. One that fewer have may be a passage that a set has questions about, each with the passage: no template.
+TEMPLATE_ROWS, TEMPLATE_SHARE = 10, 0.5
 QUOTED_CHARACTERS = 200  # of a run, in messages
 # No word goes from one piece into the next: blanks and Chinese characters end the word before them. The latter are so
 # few in a piece that a page without blanks has many pieces, too.
@@ -88,7 +89,7 @@ def ngram_index(rows: Iterable[EvaluationRow], ngram_words: int) -> tuple[pa.Rec
     """Returns INDEX of the rows' runs of words, and counts by set: rows_, short_rows_, template_ngrams_<set>.
 
     ngram_words: length of a run in English; 1.6 times as many Chinese characters. short_rows: those of which no text is
-    long enough to be compared. template_ngrams: left out, since many rows of the set have them."""
+    long enough to be compared. template_ngrams: left out, since most rows of the set have them."""
     rows = list(rows)
     owners = [number for number, row in enumerate(rows) for _ in row.texts]
     hashed = hash_texts(pa.array([normalise(text) for row in rows for text in row.texts], pa.string()))

@@ -72,6 +72,25 @@ def test_what_a_prompt_template_says_is_no_overlap() -> None:
     assert index.column("hash").to_pylist() == sorted(index.column("hash").to_pylist())
 
 
+def test_a_passage_that_a_sets_rows_share_is_an_overlap() -> None:
+    """15 documents with 18 questions each, which repeat the document after the words of the template."""
+    template = "Read the passage below with care, and then answer the question about it in one short sentence."
+    rng = random.Random(2)
+    words = [f"word{number}" for number in range(500)]
+    passages = [" ".join(rng.choices(words, k=60)) for _ in range(15)]
+    rows = [
+        EvaluationRow("set", "f", 18 * number + question, [f"{template}\n{passage}\nQuestion: what is {question}?"])
+        for number, passage in enumerate(passages)
+        for question in range(18)
+    ]
+    for number, found in overlaps(rows[1:], passages).items():  # 269 rows
+        assert [entry[:3] for entry in found] == [("set", max(1, 18 * number), 48)]
+    assert len(overlaps(rows[1:], passages)) == 15
+    assert not overlaps(rows[1:], [template])
+    half = [EvaluationRow("set", "f", n, [f"{PROSE} {passages[n % 15]}" if n % 2 else f"{n}"]) for n in range(40)]
+    assert overlaps(half, [PROSE])  # half of them is not most
+
+
 def test_a_short_row_is_compared_as_a_whole_and_shorter_ones_are_counted() -> None:
     rows = [
         EvaluationRow("set", "f", 1, ["Why do cats land on their feet so well?"]),
