@@ -28,9 +28,11 @@ from pipelines.data.corpus.minhash import count_equal
 MARKS = pa.schema([("hash", pa.uint64()), ("key", pa.uint64()), ("row", pa.uint32())])
 PAIRS = pa.schema([("better", pa.int64()), ("worse", pa.int64()), ("worse_bytes", pa.int64())])
 CLUSTERS = pa.schema([("kept", pa.int64()), ("num_dropped", pa.int64()), ("dropped", pa.list_(pa.int64()))])
-# In a group of candidates a document is compared with the best few, then only with those that are similar to none
-# before them. A page that a site has a million times in many versions would take 10^12 comparisons otherwise.
+# In a group of candidates a document is compared with the best few, then only with those that are similar to at most
+# one before them. A page that a site has a million times in many versions would take 10^12 comparisons otherwise.
+# One may be dropped for a document of another group: then the next of its versions is kept, and the others are not.
 MAX_COMPARED_ALL = 8
+MAX_SIMILAR = 1
 MAX_COMPARED = 1000
 
 
@@ -195,15 +197,15 @@ def _similar_pairs(
     for group in range(len(starts) - 1):
         num_compared = 0
         for rank in np.sort(ranks[starts[group] : starts[group + 1]]):
-            similar = False
+            num_similar = 0
             for other in compared[:num_compared]:
                 if count_equal(signatures_RP[other], signatures_RP[rank]) >= min_equal:
-                    similar = True
+                    num_similar += 1
                     if num_pairs == len(pairs):
                         pairs = np.concatenate((pairs, np.empty_like(pairs)))
                     pairs[num_pairs] = other, rank
                     num_pairs += 1
-            if num_compared < MAX_COMPARED_ALL or (not similar and num_compared < MAX_COMPARED):
+            if num_compared < MAX_COMPARED_ALL or (num_similar <= MAX_SIMILAR and num_compared < MAX_COMPARED):
                 compared[num_compared] = rank
                 num_compared += 1
     return pairs[:num_pairs], compared[:num_compared]

@@ -166,6 +166,23 @@ def test_decisions_equal_a_greedy_search_over_all_pairs() -> None:
     assert dropped.tolist() == sorted(set(range(number)) - set(kept))
 
 
+def test_versions_are_dropped_for_the_second_where_the_first_is_dropped_for_a_document_of_another_group() -> None:
+    """Nine others are better in their group, so they are not among those with which all are compared."""
+    rng = np.random.default_rng(1)
+    first, other = 10, 9  # other: in the second group with the first version alone
+    signatures_DP = rng.integers(0, 2**32, (20, 128), np.uint32)
+    signatures_DP[first:] = signatures_DP[first]
+    signatures_DP[other] = signatures_DP[first]
+    signatures_DP[other, 100:120] += 1
+    signatures_DP[first + 1 :, :20] += 1
+    documents, sizes = np.arange(20), np.arange(200, 180, -1)
+    members = np.array([*range(9), *range(first, 20), other, first])
+    starts = np.array([0, 19, 21])
+    found = duplicates.near_duplicates(members, starts, documents, signatures_DP, sizes, THRESHOLD)
+    dropped = duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns))
+    assert dropped.tolist() == [first, *range(first + 2, 20)]
+
+
 def test_a_large_group_of_different_versions_is_compared_in_bounded_time() -> None:
     """Documents with one band in common and no other similarity: each is compared with MAX_COMPARED others at most."""
     number = 20_000
