@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import baselines, goals
+from tests.benchmarks import baselines, corpus_filters, goals
+from tests.benchmarks.__main__ import main
 from tests.benchmarks.baselines import Figure, comparison
+from tests.benchmarks.goals import Goal
 
 MACHINE = {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2, "instructions": ["avx2", "avx512f"]}
 
@@ -48,6 +50,19 @@ def test_saving_keeps_the_figures_that_were_not_measured(tmp_path: Path) -> None
 )
 def test_a_change_beyond_the_noise_band_is_worse_or_better(name: str, value: float, verdict: str) -> None:
     assert comparison(name, value, baseline(1.0)).endswith(f": {verdict}")
+
+
+def test_a_missed_gate_is_an_exit_status_and_a_missed_goal_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(corpus_filters, "TEXT_BYTES", 50_000)
+    monkeypatch.setattr(corpus_filters, "TRIALS", 1)
+    for gate, status, error in ((0, 0, ""), (1e12, 1, "gates missed: filters/length_over_bare\n")):
+        monkeypatch.setattr(goals, "GATES", {"filters/length_over_bare": Goal(gate)})
+        assert main(["corpus_filters", "--store", str(tmp_path)]) == status
+        printed = capsys.readouterr()
+        assert printed.err == error and "filters/length_over_bare" in printed.out
+    assert goals.missed_gates({"train/ratio_to_bare": 0.1}) == []  # far below its goal
 
 
 def test_the_table_shows_goal_and_baseline(capsys: pytest.CaptureFixture[str]) -> None:
