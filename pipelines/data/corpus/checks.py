@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines.data.corpus.filters.filter import Verdict
+from pipelines.data.corpus.filters.verdict import Verdict
 from pipelines.data.text.document_stats import DocumentStats
 from pipelines.data.text.measures import HashedTexts
 

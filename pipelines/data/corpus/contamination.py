@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.data.corpus.checks import Candidates, CheckResult
-from pipelines.data.corpus.filters.filter import Verdict
+from pipelines.data.corpus.filters.verdict import Verdict
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
 from pipelines.data.text.measures import COUNTS, NGRAM, HashedTexts, hash_texts, ngram_hash
 from pipelines.data.text.normalise import normalise

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from pipelines.data.corpus.checks import Candidates, CheckResult
 from pipelines.data.corpus.documents import QUALITY
-from pipelines.data.corpus.filters.filter import Verdict
+from pipelines.data.corpus.filters.verdict import Verdict
 from pipelines.data.text.ngram_classifier import NUM_BUCKETS, TfIdfMatrix, logistic_regression, ngram_buckets
 
 LOW_QUALITY = "low_quality"  # the reason

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipelines.data.corpus.checks import Candidates, CheckResult
-from pipelines.data.corpus.filters.filter import Verdict
+from pipelines.data.corpus.filters.verdict import Verdict
 from pipelines.data.guard.classifier import Guard
 from pipelines.data.guard.disguises import canonical_text
 from pipelines.data.text.document_stats import DocumentStats

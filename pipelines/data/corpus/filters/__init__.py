@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 from pipelines import user_functions
 from pipelines.data.corpus.filters.c4 import C4
 from pipelines.data.corpus.filters.custom import Custom
-from pipelines.data.corpus.filters.filter import KEEP, Filter, MaxWords, Verdict
+from pipelines.data.corpus.filters.filter import Filter, MaxWords
 from pipelines.data.corpus.filters.fineweb import FineWeb
 from pipelines.data.corpus.filters.gopher import GopherQuality, GopherRepetition
 from pipelines.data.corpus.filters.language import Language
 from pipelines.data.corpus.filters.length import Length
 from pipelines.data.corpus.filters.quality import Quality
 from pipelines.data.corpus.filters.repetition import Repetition
+from pipelines.data.corpus.filters.verdict import KEEP, Verdict
 from pipelines.errors import UserError
 from pipelines.options import Options
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import KEEP, Filter, Verdict, drop
+from pipelines.data.corpus.filters.filter import Filter
+from pipelines.data.corpus.filters.verdict import KEEP, Verdict, drop
 from pipelines.data.text.web_words import num_sentences, num_words
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
-from pipelines.data.corpus.filters.filter import KEEP, Verdict, drop
+from pipelines.data.corpus.filters.verdict import KEEP, Verdict, drop
 from pipelines.data.text.harm_kinds import HarmKind
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA
 from pipelines.errors import UserError

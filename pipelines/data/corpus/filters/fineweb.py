@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import Limit, LimitFilter, fractions
+from pipelines.data.corpus.filters.filter import LimitFilter, fractions
+from pipelines.data.corpus.filters.verdict import Limit
 from pipelines.options import Options
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import Limit, LimitFilter, fractions
+from pipelines.data.corpus.filters.filter import LimitFilter, fractions
+from pipelines.data.corpus.filters.verdict import Limit
 from pipelines.options import Options
 
 if TYPE_CHECKING:

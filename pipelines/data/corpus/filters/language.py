@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pipelines.data.corpus.filters.filter import Filter, Verdict
+from pipelines.data.corpus.filters.filter import Filter
+from pipelines.data.corpus.filters.verdict import Verdict
 from pipelines.data.text.languages import (
     LANGUAGES,
     LETTERS_PER_CHARACTER,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from pipelines.data.corpus.filters.filter import Limit, LimitFilter
+from pipelines.data.corpus.filters.filter import LimitFilter
+from pipelines.data.corpus.filters.verdict import Limit
 from pipelines.data.text.languages import CHARACTERS_PER_WORD
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from pipelines.data.corpus.filters.filter import KEEP, Limit, Verdict, compared
+from pipelines.data.corpus.filters.verdict import KEEP, Limit, Verdict, compared
 
 
 class Verdicts(Sequence[Verdict]):
