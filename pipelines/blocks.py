@@ -24,21 +24,36 @@ from pipelines.store.files import UNPUBLISHED
 
 COUNTS = b"rayse.counts"  # the key of counts in a Parquet file's metadata
 Item = TypeVar("Item")
+Packed = bytes  # parts, as compressed JSON
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive parts of one source."""
+    """Consecutive parts of one source. A driver has all blocks of a corpus, so its parts are packed: of small files
+    in the same folders each takes some 20 bytes."""
 
     source: str
-    parts: tuple[Part, ...]
     folder: Path
+    first: int  # the index of its first part
+    last: int
+    bytes: int  # approximate size of its text
+    packed: Packed  # its parts
+
+    @classmethod
+    def of(cls, source: str, parts: Sequence[Part], folder: Path) -> Block:
+        """The block of these parts."""
+        num_bytes = sum(part.bytes for part in parts)
+        return cls(source, folder, parts[0].index, parts[-1].index, num_bytes, pack(parts))
+
+    @property
+    def parts(self) -> list[Part]:
+        """Its parts, unpacked for whoever reads them."""
+        return unpack(self.packed)
 
     @property
     def file(self) -> Path:
         """The file of its rows, with the counts in its metadata. Written last."""
-        first, last = self.parts[0].index, self.parts[-1].index
-        return self.folder / f"{quote(self.source, safe='')}.{first:06}-{last:06}.parquet"
+        return self.folder / f"{quote(self.source, safe='')}.{self.first:06}-{self.last:06}.parquet"
 
     @property
     def rejected(self) -> Path:
@@ -48,11 +63,6 @@ class Block:
     def counts(self) -> Counter[str]:
         """The counts of its reading: rows read, dropped and bad."""
         return Counter(counts_of(self.file))
-
-    @property
-    def bytes(self) -> int:
-        """Approximate size of its text."""
-        return sum(part.bytes for part in self.parts)
 
 
 def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int, *, by_name: bool = False) -> list[Block]:
@@ -64,17 +74,18 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int, *, by_na
     for name in sorted(sources):  # the order in the recipe is not part of a fingerprint
         parts: list[Part] = []
         num_bytes = 0
-        for part in sources[name].parts():
-            if parts and num_bytes + part.bytes > block_bytes:
-                blocks.append(Block(name, tuple(parts), folder))
+        for part in sources[name].each_part():
+            size = part.bytes
+            if parts and num_bytes + size > block_bytes:
+                blocks.append(Block.of(name, parts, folder))
                 parts, num_bytes = [], 0
             parts.append(part)
-            num_bytes += part.bytes
+            num_bytes += size
             if by_name and num_bytes > block_bytes / 2 and _ends_block(part, block_bytes):
-                blocks.append(Block(name, tuple(parts), folder))
+                blocks.append(Block.of(name, parts, folder))
                 parts, num_bytes = [], 0
         if parts:
-            blocks.append(Block(name, tuple(parts), folder))
+            blocks.append(Block.of(name, parts, folder))
     return blocks
 
 
@@ -84,9 +95,15 @@ def _ends_block(part: Part, block_bytes: int) -> bool:
     return zlib.crc32(part.where.encode("utf-8", "replace")) < fraction * 2**32
 
 
-def json_of(parts: Sequence[Part]) -> str:
-    """Parts as an item of a task has them."""
-    return json.dumps([part.model_dump() for part in parts])
+def pack(parts: Iterable[Part]) -> Packed:
+    """Parts as a block and an item of a task have them."""
+    values = [[part.index, part.where, part.group, part.bytes, part.first_row, part.args] for part in parts]
+    return zlib.compress(json.dumps(values, separators=(",", ":")).encode())
+
+
+def unpack(packed: Packed) -> list[Part]:
+    """The parts that `pack` has packed."""
+    return [Part(*values) for values in json.loads(zlib.decompress(packed))]
 
 
 def deal(sizes: Iterable[tuple[Item, int]], full: float) -> list[list[Item]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
 import logging
 import os
 import pickle
@@ -28,7 +27,7 @@ import ray
 import ray.data
 
 from cluster.resources import cores
-from pipelines.blocks import Block, json_of, remove_unpublished
+from pipelines.blocks import Block, pack, remove_unpublished, unpack
 from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
 
@@ -188,7 +187,7 @@ def with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> li
         return missing
     counted = [block for block in blocks if block.source in sources]
     work.session.start()
-    items = [{"source": block.source, "parts": json_of(block.parts)} for block in counted]
+    items = [{"source": block.source, "parts": block.packed} for block in counted]
     tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
     counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
     numbered: dict[Path, Block] = {}
@@ -197,14 +196,13 @@ def with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> li
         work.progress.update(done, len(counted), "blocks counted")
         parts: list[Part] = []
         for part, num_rows in zip(block.parts, block_counts, strict=True):
-            parts.append(part if part.first_row is not None else part.model_copy(update={"first_row": next_row}))
+            parts.append(part if part.first_row is not None else replace(part, first_row=next_row))
             next_row = (parts[-1].first_row or 1) + num_rows
-        numbered[block.file] = replace(block, parts=tuple(parts))
+        numbered[block.file] = replace(block, packed=pack(parts))
     return [numbered.get(block.file, block) for block in missing]
 
 
-def count_rows(item: dict[str, str], *, sources: Mapping[str, Source]) -> list[int]:
+def count_rows(item: Item, *, sources: Mapping[str, Source]) -> list[int]:
     """Counts the rows of the parts of a block, as far as those of other parts are numbered on. Runs in a task."""
-    parts = [Part.model_validate(part) for part in json.loads(item["parts"])]
     source = sources[item["source"]]
-    return [source.count_rows(part) for part in parts]
+    return [source.count_rows(part) for part in unpack(item["parts"])]

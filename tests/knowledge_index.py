@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.blocks import pack
 from pipelines.data.knowledge.index import SUMMARY
 from pipelines.data.sources import SOURCES
 from pipelines.stages.knowledge import blocks, indexing
@@ -22,8 +22,7 @@ def make_index(folder: Path, documents: Mapping[str, str], *, embeddings: bool =
     source = source.at(folder)
     block, out = folder / "block.parquet", folder / "out"
     out.mkdir()
-    parts = json.dumps([part.model_dump() for part in source.parts()])
-    item = {"path": str(block), "source": "documents", "parts": parts, "kept": ""}
+    item = {"path": str(block), "source": "documents", "parts": pack(source.each_part()), "kept": ""}
     blocks.cut_block(item, sources={"documents": source}, passage_words=words, overlap_words=15)
     embedded = [str(folder / "embedded.npy")] if embeddings else []
     for file in embedded:

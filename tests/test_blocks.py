@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.blocks import AtomicFile, plan, remove_unpublished
+import pytest
+
+from pipelines.blocks import AtomicFile, pack, plan, remove_unpublished, unpack
+from pipelines.data.sources import SOURCES, jsonl
 from pipelines.data.sources.source import Part, Source
+from pipelines.store.digests import FileDigests
 
 
 class Reads:
@@ -29,8 +35,8 @@ class Sizes(Source):
     kind: str = "sizes"
     sizes: list[int]
 
-    def parts(self) -> list[Part]:
-        return [CountedPart(index=n, where="here", group="", bytes=size) for n, size in enumerate(self.sizes)]
+    def each_part(self) -> Iterator[Part]:
+        return (CountedPart(index=n, where="here", group="", bytes=size) for n, size in enumerate(self.sizes))
 
 
 def test_a_block_is_full_before_the_next_begins() -> None:
@@ -53,3 +59,47 @@ def test_only_files_under_temporary_names_are_removed(tmp_path: Path) -> None:
         (tmp_path / ".folder").mkdir()
         remove_unpublished(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == [".folder", ".nfs000000000123"]
+
+
+def test_parts_are_unpacked_as_they_were() -> None:
+    parts = [
+        Part(index=7, where="a\\xe9/文.txt", group="文.txt", bytes=3, args={"file": "a\udce9/文.txt", "alone": False}),
+        Part(index=8, where="b", group="b", first_row=None, args={"start": 1 << 40, "names": ["x"]}),
+    ]
+    assert unpack(pack(parts)) == parts
+
+
+def test_each_of_many_small_files_takes_little_memory_in_the_driver(tmp_path: Path) -> None:
+    """70,000 more take less than 50 MB, also while they are looked at."""
+    number = 4000
+    for n in range(number):
+        file = tmp_path / "code" / f"package_{n // 100:03}" / "source" / f"module_{n:05}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"def module_{n}(): ...\n")
+    source = SOURCES["text"].model_validate({"kind": "text", "path": "code"}).at(tmp_path)
+    (tmp_path / "cache").mkdir()
+    digests = FileDigests(tmp_path / "cache" / "digests.txt")
+    digests.of_all(source.each_file())
+    source.identity()  # keeps the encodings of 4,096 files at most
+    first = plan({"code": source}, tmp_path, 10_000)
+    digests = FileDigests(digests.cache)
+    tracemalloc.start()
+    identity = source.identity(), digests.of_all(source.each_file())
+    blocks = plan({"code": source}, tmp_path, 10_000)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert blocks == first and sum(len(block.parts) for block in blocks) == len(identity[1]) == number
+    assert held / number < 500 and peak / number < 700
+
+
+def test_each_range_of_json_lines_takes_little_memory_in_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
+    (tmp_path / "web.jsonl").write_text('{"text": "A line of some text."}\n' * 60_000)
+    source = SOURCES["jsonl"].model_validate({"kind": "jsonl", "path": "web.jsonl"}).at(tmp_path)
+    tracemalloc.start()
+    blocks = plan({"web": source}, tmp_path, 1000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(blocks) > 1500 and held / len(blocks) < 600

@@ -63,10 +63,9 @@ def source_bytes(recipe: Recipe, entry: Entry) -> int | None:
 
 def file_bytes(entry: Entry) -> int | None:
     """Bytes of text in the files that an entry reads, uncompressed; None where it has no files."""
-    files = [file for source in entry.sources.values() for file in source.files()]
-    if not files:
-        return None
-    return round(sum(file.stat().st_size * (COMPRESSED if file.suffix in (".gz", ".zst") else 1) for file in files))
+    files = (file for source in entry.sources.values() for file in source.each_file())
+    sizes = [file.stat().st_size * (COMPRESSED if file.suffix in (".gz", ".zst") else 1) for file in files]
+    return round(sum(sizes)) if sizes else None
 
 
 def pair_lengths(recipe: Recipe, entry: Entry, context: int) -> PairLengths:

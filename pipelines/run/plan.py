@@ -130,18 +130,16 @@ def _step(
 
 
 def _source_identity(source: Source, digests: FileDigests) -> dict[str, object]:
-    return {"identity": source.identity(), "files": _digests(source.files(), digests, source.digest_of)}
+    return {"identity": source.identity(), "files": _digests(source.each_file(), digests, source.digest_of)}
 
 
 def _digests(
-    paths: list[Path], digests: FileDigests, known: Callable[[Path], str | None] = lambda path: None
+    paths: Iterable[Path], digests: FileDigests, known: Callable[[Path], str | None] = lambda path: None
 ) -> list[str]:
     try:
         return digests.of_all(paths, known)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or paths[0]}: cannot be read ({error.strerror}); expected a readable file"
-        ) from None
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); expected a readable file") from None
 
 
 def descendants(steps: Iterable[Step], roots: set[str]) -> set[str]:

@@ -189,7 +189,7 @@ class Store:
 
     @cached_property
     def digests(self) -> FileDigests:
-        return FileDigests(self.root / "cache" / "digests.json")
+        return FileDigests(self.root / "cache" / "digests.txt")
 
     # ---- records ----------------------------------------------------------------------------------------------------
 

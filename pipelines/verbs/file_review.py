@@ -149,8 +149,8 @@ class FirstRows(Source):
         """Whether no row is left."""
         return self._complete
 
-    def parts(self) -> list[Part]:
-        return self._source.parts()
+    def each_part(self) -> Iterator[Part]:
+        return self._source.each_part()
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         for row in self._source.read(part):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.data.sources import folder_files, sniffing
 from pipelines.data.sources.amounts import Amount, amount
-from pipelines.data.sources.files import visible_files
+from pipelines.data.sources.finding import visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.not_read import remedy
 from pipelines.data.sources.row_format import RowFormat

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.blocks import pack
 from pipelines.data.knowledge.index import EMBEDDINGS, SUMMARY, Index
 from pipelines.data.sources import SOURCES
 from pipelines.data.text.embeddings import DIMENSIONS, embedder
@@ -48,7 +49,7 @@ def build(folder: Path, num_manuals: int, *, embeddings: bool) -> tuple[Index, f
     source = SOURCES["jsonl"].model_validate(
         {"kind": "jsonl", "path": str(documents), "rows": "documents", "language": "auto"}
     )
-    parts = json.dumps([part.model_dump() for part in source.at(folder).parts()])
+    parts = pack(source.at(folder).each_part())
     block, out = folder / "block.parquet", folder / "out"
     out.mkdir()
     began = time.process_time()

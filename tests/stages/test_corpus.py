@@ -176,8 +176,8 @@ class FullDisk(Source):
 
     kind: str = "full"
 
-    def parts(self) -> list[Part]:
-        return [Part(index=0, where="here", group="here")]
+    def each_part(self) -> Iterator[Part]:
+        yield Part(index=0, where="here", group="here")
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -230,7 +230,7 @@ def test_held_out_text_similar_to_training_text_is_dropped_or_loses_shared_lines
 
 
 def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_path: Path) -> None:
-    block = Block("books", (Part(index=0, where="books.jsonl", group="books"),), tmp_path)
+    block = Block.of("books", (Part(index=0, where="books.jsonl", group="books"),), tmp_path)
     ids = ["books/0/1.1", "books/0/1.2", "books/0/2.1", "books/0/2.2", "books/0/3"]
     pq.write_table(pa.table({"id": ids, "text": ["One.", "Two.", "One.", "Two.", "Three."]}), block.file)
     pq.write_table(REJECTED.empty_table(), block.rejected)

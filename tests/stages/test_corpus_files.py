@@ -132,7 +132,7 @@ def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeyp
     for name, write_bytes in (("several", 1000), ("one", 8 << 20)):
         monkeypatch.setattr(blocks, "WRITE_BYTES", write_bytes)
         (tmp_path / name).mkdir()
-        block = Block("web", (Part(index=0, where="a", group="g"),), tmp_path / name)
+        block = Block.of("web", (Part(index=0, where="a", group="g"),), tmp_path / name)
         blocks.write_block(
             block, batches([7, 0, 5, 1, 0, 30, 2]), lambda: {COUNTS: "{}"}, fields=[], permutations=16,
             near_duplicates=None,

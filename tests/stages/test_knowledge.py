@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
-from pipelines.blocks import json_of, map_arrow, plan, write_arrow
+from pipelines.blocks import map_arrow, pack, plan, write_arrow
 from pipelines.data.knowledge.index import Index
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
@@ -132,7 +132,7 @@ def test_a_block_is_not_cut_again_unless_its_copy_is_damaged(sources: dict[str, 
     kept = tmp_path / "cache" / "a.parquet"
 
     def cut(name: str) -> bytes:
-        parts = json_of(sources["manuals"].parts())
+        parts = pack(sources["manuals"].each_part())
         item = {"path": str(tmp_path / name), "source": "manuals", "parts": parts, "kept": str(kept)}
         cut_block(item, sources=sources, passage_words=160, overlap_words=30)
         return (tmp_path / name).read_bytes()

@@ -1,12 +1,14 @@
 """Digests of values and files."""
 
-import json
 import os
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import xxhash
 
+from pipelines.store import digests
 from pipelines.store.digests import FileDigests, digest_file, digest_value
 
 
@@ -24,7 +26,7 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_again_only_when_its_size_or_time_changes(tmp_path: Path) -> None:
-    cache, file = tmp_path / "cache" / "digests.json", tmp_path / "file"
+    cache, file = tmp_path / "cache" / "digests.txt", tmp_path / "file"
     cache.parent.mkdir()
     file.write_text("one")
     first = FileDigests(cache).of(file)
@@ -39,40 +41,71 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changes(tmp_path: Path)
 
 
 def test_digests_of_many_files_are_those_of_each(tmp_path: Path) -> None:
-    cache, files = tmp_path / "digests.json", [tmp_path / f"file{number}" for number in range(30)]
+    cache, files = tmp_path / "digests.txt", [tmp_path / f"file{number}" for number in range(30)]
     for number, file in enumerate(files):
         file.write_bytes(bytes([number]) * 100_000 * number)
-    digests = FileDigests(cache)
-    first = digests.of(files[3])
+    kept = FileDigests(cache)
+    first = kept.of(files[3])
     expected = [xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files]
-    assert digests.of_all([*files, files[3]]) == [*expected, first]
-    assert len(json.loads(cache.read_text())) == len(files)
+    assert kept.of_all([*files, files[3]]) == [*expected, first]
+    assert len(cache.read_text().split()) == len(files)  # a line each, and none twice
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"cut sho'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "文", "ab" * 47, "ab" * 49, "\n\n" * 3000])
 def test_a_cache_that_cannot_be_read_costs_only_time(tmp_path: Path, text: str) -> None:
-    cache, file = tmp_path / "digests.json", tmp_path / "file"
+    cache, file = tmp_path / "digests.txt", tmp_path / "file"
     cache.write_text(text)
     file.write_text("one")
     assert FileDigests(cache).of(file) == digest_file(file)
-    assert str(file) in json.loads(cache.read_text())
+    stat = file.stat()
+    file.write_text("two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert FileDigests(cache).of(file) != digest_file(file)  # the first one is in the cache
+
+
+def test_digests_are_kept_while_other_files_are_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe is a file whose reading takes as long as one likes."""
+    monkeypatch.setattr(digests, "SAVE_S", 0.0)
+    cache, files = tmp_path / "digests.txt", [tmp_path / f"file{number}" for number in range(20)]
+    for file in files:
+        file.write_text(file.name)
+    os.mkfifo(tmp_path / "slow")
+    kept = FileDigests(cache)
+    hashing = Thread(target=kept.of_all, args=([tmp_path / "slow", *files],))
+    hashing.start()
+    deadline_s = time.monotonic() + 20
+    while not cache.exists() or len(cache.read_text().split()) < len(files):
+        assert time.monotonic() < deadline_s, "no digest is kept while a file is read"
+        time.sleep(0.01)
+    (tmp_path / "slow").write_text("at last")
+    hashing.join()
+    assert len(cache.read_text().split()) == len(files) + 1
+
+
+def test_a_cache_of_files_that_changed_often_is_written_anew(tmp_path: Path) -> None:
+    cache, file = tmp_path / "digests.txt", tmp_path / "file"
+    file.write_text("one")
+    FileDigests(cache).of(file)
+    cache.write_text(cache.read_text() * 5000)
+    assert FileDigests(cache).of(file) == digest_file(file)
+    assert cache.stat().st_size < 1000
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
-    (tmp_path / "digests.json").mkdir()  # as root no permission stops us; a folder of this name does
+    (tmp_path / "digests.txt").mkdir()  # as root no permission stops us; a folder of this name does
     file = tmp_path / "file"
     file.write_text("one")
-    assert FileDigests(tmp_path / "digests.json").of(file) == digest_file(file)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["digests.json", "file"]
+    assert FileDigests(tmp_path / "digests.txt").of(file) == digest_file(file)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digests.txt", "file"]
 
 
 def test_no_cache_is_written_without_a_store(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("one")
-    FileDigests(tmp_path / "store" / "cache" / "digests.json").of(file)
+    FileDigests(tmp_path / "store" / "cache" / "digests.txt").of(file)
     assert not (tmp_path / "store").exists()
 
 
 def test_a_missing_file_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        FileDigests(tmp_path / "digests.json").of(tmp_path / "absent")
+        FileDigests(tmp_path / "digests.txt").of(tmp_path / "absent")

@@ -23,16 +23,16 @@ class Chinese(Source):
     kind: str = Field(default="chinese", description="Kind of the source: the Chinese articles that come with Rayse")
     language: Language = Field(default="zh", description="Language of its text")
 
-    def files(self) -> list[Path]:
-        """Lists the files, one for each topic."""
-        return sorted(FOLDER.glob("*.txt"))
+    def each_file(self) -> Iterator[Path]:
+        """Yields the files, one for each topic."""
+        return iter(sorted(FOLDER.glob("*.txt")))
 
-    def parts(self) -> list[Part]:
+    def each_part(self) -> Iterator[Part]:
         """Divides the source into one part for each topic."""
-        return [
+        return (
             Part(index=index, where=f"chinese/{file.name}", group=file.stem, bytes=file.stat().st_size)
-            for index, file in enumerate(self.files())
-        ]
+            for index, file in enumerate(self.each_file())
+        )
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Yields one row for each article, its title the first line."""

@@ -62,7 +62,7 @@ class Csv(TextFileSource, RecordSource):
         identity = super().identity()
         formats = [  # one file after the other: of more than the cache holds each is read once
             (encodings.readable_name(file.name), self.quotes_are_text(file), self._quotes_are_escaped(file),
-             self.delimiter_of(file)) for file in self.files()
+             self.delimiter_of(file)) for file in self.each_file()
         ]  # fmt: skip
         if self.quotes is None:
             del identity["quotes"]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from pipelines.data.sources.arrow_records import check_names, column_names, records
-from pipelines.data.sources.files import FileProblem, visible_files
+from pipelines.data.sources.files import FileProblem
+from pipelines.data.sources.finding import visible_files
 from pipelines.data.sources.parquet import Parquet
 from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError
@@ -45,7 +46,7 @@ class Dataset(Parquet):
         """As of other sources, but with all objects of a folder: Parquet, and what describes the set."""
         return super().local(pattern)
 
-    def find(self, pattern: str) -> list[Path]:
+    def find(self, pattern: str) -> list[str]:
         """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""
         folder = self._folder.absolute() / Path(pattern).expanduser()
         if not folder.is_dir():
@@ -55,7 +56,7 @@ class Dataset(Parquet):
             raise UserError(f"{folder}: no .arrow or .parquet file in this folder; expected a data set's folder")
         if self.split is not None and self.split not in by_split:
             raise UserError(f"{folder}: no split {self.split!r}; its splits: {', '.join(by_split)}")
-        return [file for split, files in by_split.items() if self.split in (None, split) for file in files]
+        return [str(file) for split, files in by_split.items() if self.split in (None, split) for file in files]
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Divides a file: Parquet into its row groups; Arrow is read in order."""

@@ -71,7 +71,7 @@ class Docstrings(Source):
         versions = {library.name: [library.version, library.record_hash] for library in self._distributions()}
         return {**super().identity(), "python": platform.python_version(), "distributions": versions}
 
-    def parts(self) -> list[Part]:
+    def each_part(self) -> Iterator[Part]:
         """Divides the source into one part for each distribution with text, each with its quota of the limit."""
         selected = self._selected()
         sizes = [text_bytes for _, text_bytes in selected]
@@ -79,7 +79,7 @@ class Docstrings(Source):
         if limit > sum(sizes):  # the estimates may be low: divide what the limit leaves over as well
             sizes = [text_bytes * limit // sum(sizes) for text_bytes in sizes]
         quotas = divide_bytes(limit, sizes)
-        return [
+        return (
             Part(
                 index=index,
                 where=library.name,
@@ -88,7 +88,7 @@ class Docstrings(Source):
                 args={"name": library.name, "limit_bytes": None if self.limit_bytes is None else quota},
             )
             for index, ((library, _), quota) in enumerate(zip(selected, quotas, strict=True))
-        ]
+        )
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Yields one row for each document, files in a hashed order, until the part's quota is full."""

@@ -8,7 +8,7 @@ read only where a path names them.
 
 from __future__ import annotations
 
-import glob
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -19,6 +19,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from pipelines.data.sources import cells, encodings, object_files, streams
 from pipelines.data.sources.column_names import Column
+from pipelines.data.sources.finding import check_exists, find_files
 from pipelines.data.sources.not_read import EMPTY, without_content
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Source
 from pipelines.data.text.languages import language_code
@@ -27,7 +28,6 @@ from pipelines.objects import is_url
 
 RAW_CHARACTERS = 500  # kept of a bad row: enough to recognise it
 MAX_ROW_BYTES = 64 << 20
-HIDDEN_FOLDERS = ("__MACOSX", "lost+found")  # besides names that begin with a dot
 
 
 class FileProblem(Exception):
@@ -46,17 +46,21 @@ class FileSource(Source):
     )
     suffixes: ClassVar[tuple[str, ...]] = ()  # of the files that are read from a folder, in lower case
 
-    def files(self) -> list[Path]:
-        """Lists every file that `path` names, each once, in the order of the list and sorted within a folder or glob.
+    def each_file(self) -> Iterator[Path]:
+        """Yields every file that `path` names, each once, in the order of the list and sorted within a folder or glob.
 
         Raises UserError if one is missing or unreadable, or if all are empty."""
+        return map(Path, self._names())
+
+    def _names(self) -> list[str]:
+        """The paths of `each_file` as text, which takes a fifth of the memory."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
-        files = [file for pattern in patterns for file in self.find(self.local(pattern, self.suffixes))]
-        if not files:
+        names = [name for pattern in patterns for name in self.find(self.local(pattern, self.suffixes))]
+        if not names:
             raise UserError(f"path: {self.path!r} names no file; give a file, a folder, a glob or a list of them")
-        if not any(file.stat().st_size for file in files):
-            raise UserError(f"{files[0]}: {EMPTY}")
-        return list(dict.fromkeys(files))
+        if not any(os.path.getsize(name) for name in names):
+            raise UserError(f"{names[0]}: {EMPTY}")
+        return list(dict.fromkeys(names))
 
     def local(self, pattern: str, suffixes: tuple[str, ...] = ()) -> str:
         """The path itself, or, for a URL of objects, that of their copies; see `object_files.bring`."""
@@ -66,7 +70,7 @@ class FileSource(Source):
             raise UserError(f"path: {pattern}: objects are read by a run; expected a file or a folder here")
         return object_files.bring(pattern, self._cache, suffixes)
 
-    def find(self, pattern: str) -> list[Path]:
+    def find(self, pattern: str) -> list[str]:
         """Lists the files that one path names. Raises UserError if there is none, or one is unreadable."""
         return find_files(pattern, self._folder, self.suffixes)
 
@@ -77,32 +81,29 @@ class FileSource(Source):
         identity = super().identity()
         if self.max_row_bytes == type(self).model_fields["max_row_bytes"].default:
             del identity["max_row_bytes"]
-        return {**identity, "files": [encodings.readable_name(file.name) for file in self.files()]}
+        return {**identity, "files": [encodings.readable_name(file.name) for file in self.each_file()]}
 
     def encoding_of(self, file: Path) -> str | None:
         """The encoding in which a file's text is read; None for data that is not text."""
         return None
 
-    def parts(self) -> list[Part]:
+    def each_part(self) -> Iterator[Part]:
         """Divides each file into the pieces that can be read by themselves.
 
         Raises UserError if the only file cannot be read."""
-        parts: list[Part] = []
-        files = self.files()
-        for file in files:
-            args = {"file": str(file), "size": file.stat().st_size, "alone": len(files) == 1}
-            for piece in self._pieces(file, alone=len(files) == 1):
-                parts.append(
-                    Part(
-                        index=len(parts),
-                        where=self.display_path(file),
-                        group=encodings.readable_name(file.name),
-                        bytes=piece.pop("bytes", args["size"]),
-                        first_row=piece.pop("first_row", 1),
-                        args=args | piece,
-                    )
+        names, numbers = self._names(), itertools.count()
+        for name in names:
+            file = Path(name)
+            args = {"file": name, "size": file.stat().st_size, "alone": len(names) == 1}
+            for piece in self._pieces(file, alone=args["alone"]):
+                yield Part(
+                    index=next(numbers),
+                    where=self.display_path(file),
+                    group=encodings.readable_name(file.name),
+                    bytes=piece.pop("bytes", args["size"]),
+                    first_row=piece.pop("first_row", 1),
+                    args=args | piece,
                 )
-        return parts
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Yields the arguments of `read_piece` for each piece of a file, with `bytes`, its approximate size, and
@@ -178,8 +179,11 @@ class TextFileSource(FileSource):
         identity = super().identity()
         if self.encoding is None:
             del identity["encoding"]
-            found = {encodings.readable_name(file.name): self.encoding_of(file) for file in self.files()}
-            others = {name: encoding for name, encoding in found.items() if encoding not in ("utf-8", None)}
+            others: dict[str, str] = {}
+            for file in self.each_file():  # of files of one name the last one counts
+                name, encoding = encodings.readable_name(file.name), self.encoding_of(file)
+                others.pop(name, None)
+                others |= {name: encoding} if encoding not in ("utf-8", None) else {}
             identity |= {"encodings": others} if others else {}
         return identity
 
@@ -278,13 +282,14 @@ class RecordSource(FileSource):
         """The columns of all rows of a file, dotted ones included; None if rows may differ. Raises FileProblem."""
         return None
 
-    def parts(self) -> list[Part]:
+    def each_part(self) -> Iterator[Part]:
         """Divides each file into pieces. The rows of one that lacks a required column are bad rows.
 
         Raises UserError if that is the only file."""
-        if (parts := super().parts()) and all(part.args["alone"] for part in parts):  # a table may have no part
-            self._check_columns(Path(parts[0].args["file"]))
-        return parts
+        for part in super().each_part():
+            if part.index == 0 and part.args["alone"]:
+                self._check_columns(Path(part.args["file"]))
+            yield part
 
     def _check_columns(self, file: Path) -> None:
         try:
@@ -314,63 +319,11 @@ def value_of(record: dict[str, Any], column: str, default: Any = None) -> Any:
     return value_of(inner, rest, default) if dot and isinstance(inner, dict) else default
 
 
-def find_files(pattern: str, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Lists the files that one path names. Raises UserError if there is none, or one is unreadable."""
-    path = folder.absolute() / Path(pattern).expanduser()
-    if path.is_dir():
-        files = [file for file in visible_files(path) if file.name.lower().endswith(suffixes)]
-        if not files:
-            raise UserError(f"{path}: no file in this folder ends in {' or '.join(suffixes)}")
-    elif glob.has_magic(pattern) and not path.exists():
-        names = sorted(glob.glob(str(path), recursive=True))
-        files = [Path(name) for name in names if os.path.isfile(name) and not _hidden(Path(name), path.parts)]
-        if not files:
-            raise UserError(f"{path}: no file matches this pattern")
-    else:
-        files = [path]
-    for file in files:
-        _check_exists(file)
-    return files
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """Lists the files in a folder and its folders, linked ones too, sorted, without hidden ones: .git, __MACOSX.
-
-    Each folder is read once: under its own name, or that of a link if it lies elsewhere."""
-    files, seen, links = list[Path](), set[str](), [folder]
-    for link in links:  # grows while it is walked: real folders come before links to them
-        for root, folders, names in os.walk(link, onerror=_refuse_folder):
-            is_new = (real := os.path.realpath(root)) not in seen  # a link may lead to a folder above it
-            seen.add(real)
-            folders[:] = sorted(name for name in folders if is_new and not _hidden(Path(root, name), folder.parts))
-            links += [Path(root, name) for name in folders if Path(root, name).is_symlink()]
-            files += [Path(root, name) for name in names if is_new]
-    return sorted(file for file in files if file.is_file() and not _hidden(file, folder.parts))
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise UserError(f"{error.filename}: a folder that cannot be read ({error.strerror}); allow it, or move it away")
-
-
-def _hidden(file: Path, named: tuple[str, ...]) -> bool:
-    """Whether a file or a folder above it is hidden, and is not named by the user."""
-    return any((part.startswith(".") or part in HIDDEN_FOLDERS) and part not in named for part in file.parts)
-
-
 def check_readable(file: Path) -> None:
     """Raises UserError if the file is missing, empty or unreadable."""
-    _check_exists(file)
+    check_exists(file)
     if problem := without_content(file):
         raise UserError(f"{file}: {problem}")
-
-
-def _check_exists(file: Path) -> None:
-    if not file.exists():
-        raise UserError(f"{file}: no such file; check the source's path (it starts at the recipe's folder)")
-    if not file.is_file():
-        raise UserError(f"{file}: not a file; expected a file, a folder, a glob or a list of them")
-    if not os.access(file, os.R_OK):
-        raise UserError(f"{file}: cannot be read (permission denied)")
 
 
 def found_encoding(file: Path) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.dataset import DESCRIPTIONS, data_sets, files_of, is_cache
-from pipelines.data.sources.files import FileSource, RecordSource, visible_files
+from pipelines.data.sources.files import FileSource, RecordSource
+from pipelines.data.sources.finding import visible_files
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES
 from pipelines.data.sources.image_sniffing import captioned_files
 from pipelines.data.sources.split_names import folders_of_images, held_out_names, in_held_out_folders

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,8 @@ from pipelines.data.sources.captions import (
     CaptionColumns,
     caption_of,
 )
-from pipelines.data.sources.files import FileProblem, FileSource, find_files, type_name
+from pipelines.data.sources.files import FileProblem, FileSource, type_name
+from pipelines.data.sources.finding import find_files
 from pipelines.data.sources.image_archives import ARCHIVE_SUFFIXES
 from pipelines.data.sources.image_folders import IMAGE_SUFFIXES, image_row
 from pipelines.data.sources.parquet import open_parquet
@@ -63,14 +65,14 @@ class Images(FileSource):
         """The columns that are read beside the image."""
         return CaptionColumns(self.text, self.group)
 
-    def files(self) -> list[Path]:
-        """Lists every file that decides the rows: images, archives, Parquet files, captions and metadata files.
+    def each_file(self) -> Iterator[Path]:
+        """Yields every file that decides the rows: images, archives, Parquet files, captions and metadata files.
 
         Raises UserError if a path names none."""
-        return list(dict.fromkeys(file for _, files in self.folders() for file in files))
+        return iter(dict.fromkeys(file for _, files in self.folders() for file in files))
 
     def folders(self) -> list[tuple[Path, list[Path]]]:
-        """See `files`; a caption belongs to the image that has its name."""
+        """See `each_file`; a caption belongs to the image that has its name."""
         folders = []
         for top, listed in self._files_by_folder():
             files: dict[Path, None] = {}
@@ -82,7 +84,7 @@ class Images(FileSource):
             folders.append((top, list(files)))
         return folders
 
-    def parts(self) -> list[Part]:
+    def each_part(self) -> Iterator[Part]:
         """Divides the source: 64 image files, an archive, or a row group of a Parquet file are a part.
 
         Raises UserError for a Parquet file that is damaged or has no column with images, if it is the only file."""
@@ -96,7 +98,7 @@ class Images(FileSource):
             parts += image_folders.parts(top, images, others if images else [], self.display_path(top))
             for file in filter(is_container, files):
                 parts += self._container_parts(file, alone)
-        return [part.model_copy(update={"index": index}) for index, part in enumerate(parts)]
+        return (replace(part, index=index) for index, part in enumerate(parts))
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Divides a Parquet file into its row groups; an archive is one piece. Raises FileProblem."""
@@ -145,7 +147,9 @@ class Images(FileSource):
         for pattern in map(self.local, patterns):
             path = self._folder.absolute() / Path(pattern).expanduser()
             files = [
-                file for file in find_files(pattern, self._folder, suffixes) if file.name.lower().endswith(suffixes)
+                file
+                for file in map(Path, find_files(pattern, self._folder, suffixes))
+                if file.name.lower().endswith(suffixes)
             ]
             if path.is_dir() and any(map(_is_image, files)):
                 files = [file for file in files if file.suffix.lower() != ".parquet" or self._is_table_of_images(file)]

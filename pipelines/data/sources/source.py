@@ -7,6 +7,7 @@ Tops of source files import only pydantic, the standard library and this folder:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -23,10 +24,9 @@ TEXT_ROWS = ("text", "documents")  # those that hold a text
 Language = Literal["en", "zh", "auto"]  # auto: detected in each document from its fraction of Chinese characters
 
 
-class Part(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Part:
     """A unit of reading within a source: a file, a range of a file, a package. Plain data, cheap to send to a task."""
-
-    model_config = ConfigDict(frozen=True)
 
     index: int  # position in the source: rows are ordered by (source, part, row)
     where: str  # the path or package, for messages
@@ -34,7 +34,7 @@ class Part(BaseModel):
     bytes: int = 0  # approximate size of the text: small parts are read together by one task
     # Number of its first row. None: rows are numbered on from the part before, and nobody has counted those yet.
     first_row: int | None = 1
-    args: dict[str, Any] = {}  # arguments of `read`, JSON-like
+    args: dict[str, Any] = field(default_factory=dict)  # arguments of `read`, JSON-like
 
 
 class Row(BaseModel):
@@ -123,11 +123,15 @@ class Source(Options):
         copy._folder, copy._cache = folder, cache
         return copy
 
-    def files(self) -> list[Path]:
-        """Lists every file whose bytes decide what this source yields (fingerprints include a digest of their content).
+    def each_file(self) -> Iterator[Path]:
+        """Yields every file whose bytes decide what this source yields (fingerprints include a digest of them).
 
         Raises UserError if one is missing or unreadable, or if all are empty."""
-        return []
+        return iter(())
+
+    def files(self) -> list[Path]:
+        """Lists the files of `each_file`. Of many files this takes much memory: runs go through them one by one."""
+        return list(self.each_file())
 
     def digest_of(self, file: Path) -> str | None:
         """The xxh3-128 (hex) of one of its files where it is known without reading the file, else None."""
@@ -156,9 +160,13 @@ class Source(Options):
         """The user's functions among its filters, path/to/file.py:name."""
         return list((self.filters or {}).get("custom") or ())
 
-    def parts(self) -> list[Part]:
-        """Divides the source into parts, always the same and in the same order."""
+    def each_part(self) -> Iterator[Part]:
+        """Yields the parts into which the source is divided, always the same and in the same order."""
         raise NotImplementedError
+
+    def parts(self) -> list[Part]:
+        """Lists the parts of `each_part`."""
+        return list(self.each_part())
 
     def count_rows(self, part: Part) -> int:
         """Counts the rows that the numbers in the part after it go on from: see Part.first_row. 0 for other parts."""

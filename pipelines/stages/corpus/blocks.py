@@ -27,12 +27,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, deal, json_of, plan, remove_unpublished, write_arrow
+from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, remove_unpublished, unpack, write_arrow
 from pipelines.data.corpus import cleaning, duplicates
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, REPEATED, REPEATED_REJECTED
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
-from pipelines.data.sources.source import Part, Source
+from pipelines.data.sources.source import Source
 from pipelines.parallel import map_in_order, num_parallel_tasks, with_first_rows
 from pipelines.stage import Work
 from pipelines.stages.corpus.checks import CheckFiles, prepare
@@ -118,7 +118,7 @@ def _clean_blocks(
     duplicates.warm_up()
     items = []
     for block in missing:
-        items.append({"source": block.source, "parts": json_of(block.parts), "folder": str(block.folder)})
+        items.append({"source": block.source, "parts": block.packed, "folder": str(block.folder)})
     results = map_in_order(
         clean_block,
         items,
@@ -135,7 +135,7 @@ def _clean_blocks(
 
 
 def clean_block(
-    item: dict[str, str],
+    item: dict[str, Any],
     *,
     sources: Mapping[str, Source],
     rules: Mapping[str, Rules],
@@ -147,8 +147,8 @@ def clean_block(
     """Reads and cleans one block into its files. Runs in a task, so all its inputs are arguments.
 
     Returns (number of rows, of bad ones, file:line: problem of the first). Writes no file if too many are bad."""
-    parts = tuple(Part.model_validate(part) for part in json.loads(item["parts"]))
-    block = Block(item["source"], parts, Path(item["folder"]))
+    parts = unpack(item["parts"])
+    block = Block.of(item["source"], parts, Path(item["folder"]))
     counts: Counter[str] = Counter()
     first_bad = ""
     checks = check_files.open()

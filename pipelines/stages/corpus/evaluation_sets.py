@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.blocks import COUNTS, AtomicFile, json_of, map_arrow, write_arrow
+from pipelines.blocks import COUNTS, AtomicFile, map_arrow, pack, unpack, write_arrow
 from pipelines.data.corpus import contamination
 from pipelines.data.corpus.contamination import AREA, OVERLAPS, EvaluationRow, EvaluationSets, ngram_index, texts_of
-from pipelines.data.sources.source import BadRow, Part, Source
+from pipelines.data.sources.source import BadRow, Source
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
@@ -41,7 +41,7 @@ def write_index(work: Work) -> Path:
                 f"set. Name the training text alone, `sources: [{others}]`, or give {name} `rows: prompts`"
             )
     sets = {name: work.references[name] for name in options.sets}
-    parts = {name: json_of(source.parts()) for name, source in sets.items()}
+    parts = {name: pack(source.each_part()) for name, source in sets.items()}
     conversations = str(work.inputs["conversations"].local()) if options.held_out_prompts else ""
     make_files(
         work,
@@ -60,13 +60,13 @@ def index_sets(
     item: dict[str, Any],
     *,
     sets: Mapping[str, Source],
-    parts: Mapping[str, str],
+    parts: Mapping[str, bytes],
     conversations: str,
     ngram_words: int,
 ) -> None:
     """Writes the INDEX of evaluation sets, with counts in its metadata. Runs in a task.
 
-    parts: of each set, as JSON. conversations: folder of the held-out conversations, or ""."""
+    parts: of each set, packed. conversations: folder of the held-out conversations, or ""."""
     rows = [row for name in sorted(sets) for row in _rows(name, sets[name], parts[name])]
     if conversations:
         rows += _held_out(Path(conversations))
@@ -75,8 +75,8 @@ def index_sets(
     write_arrow(index.replace_schema_metadata(schema.metadata), Path(item["path"]))
 
 
-def _rows(name: str, source: Source, parts: str) -> Iterator[EvaluationRow]:
-    for part in (Part.model_validate(part) for part in json.loads(parts)):
+def _rows(name: str, source: Source, parts: bytes) -> Iterator[EvaluationRow]:
+    for part in unpack(parts):
         for row in source.read(part):
             if isinstance(row, BadRow):
                 remedy = "repair the row or remove it"

@@ -12,9 +12,9 @@ beginning is enough: CLEANED_BYTES, so that one large compressed file costs no m
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.blocks import AtomicFile, Block, json_of, plan
+from pipelines.blocks import AtomicFile, Block, plan, unpack
 from pipelines.data.corpus import cleaning, quality_model
 from pipelines.data.corpus.rules import Rules
-from pipelines.data.sources.source import Part, Source
+from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
 from pipelines.parallel import make_files
 from pipelines.stage import Facts, Work
@@ -72,7 +72,7 @@ def _sample(work: Work, folder: Path, sides: Mapping[str, Mapping[str, Source]])
     for side, sources in sides.items():
         for block in _sampled_blocks(sources, folder, work.options.block_bytes, work.seed):
             path = folder / "quality" / f"{side}.{block.file.name}"
-            items.append({"path": str(path), "side": side, "source": block.source, "parts": json_of(block.parts)})
+            items.append({"path": str(path), "side": side, "source": block.source, "parts": block.packed})
     sources = {name: source for named in sides.values() for name, source in named.items()}
     rules = {name: work.options.rules(source, work.seed) for name, source in sources.items()}
     make_files(work, sample_block, items, unit="samples of quality", sources=sources, rules=rules, seed=work.seed)
@@ -116,7 +116,7 @@ def sample_block(item: dict[str, Any], *, sources: Mapping[str, Source], rules: 
     """Writes the SAMPLE of a block: of each language the documents with the lowest hashes. Runs in a task."""
     name = item["source"]
     # Rows of ranges of files are numbered from 1 here, not counted: the numbers only name documents.
-    parts = [Part.model_validate({**part, "first_row": part["first_row"] or 1}) for part in json.loads(item["parts"])]
+    parts = [replace(part, first_row=part.first_row or 1) for part in unpack(item["parts"])]
     tables, num_bytes = [SAMPLE.empty_table()], 0
     for batch in cleaning.clean(name, sources[name], parts, rules=rules[name], permutations=1):
         documents = batch.documents.to_pylist()

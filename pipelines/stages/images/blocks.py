@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.blocks import COUNTS, AtomicFile, Block, json_of, plan, remove_unpublished
+from pipelines.blocks import COUNTS, AtomicFile, Block, plan, remove_unpublished, unpack
 from pipelines.data.corpus.documents import REJECTED as REJECTED_COLUMNS
 from pipelines.data.corpus.documents import utf8_bytes
 from pipelines.data.images import transforms
@@ -94,7 +94,7 @@ def _read_blocks(work: Work, missing: list[Block]) -> Iterator[int]:
     work.session.start()
     items = []
     for block in missing:
-        items.append({"source": block.source, "parts": json_of(block.parts), "folder": str(block.folder)})
+        items.append({"source": block.source, "parts": block.packed, "folder": str(block.folder)})
     yield from map_in_order(
         read_block,
         items,
@@ -105,10 +105,10 @@ def _read_blocks(work: Work, missing: list[Block]) -> Iterator[int]:
     )
 
 
-def read_block(item: dict[str, str], *, sources: Mapping[str, Source], how: Preparation) -> int:
+def read_block(item: dict[str, Any], *, sources: Mapping[str, Source], how: Preparation) -> int:
     """Reads and prepares one block into its files; returns its number of rows. Runs in a task."""
-    parts = tuple(Part.model_validate(part) for part in json.loads(item["parts"]))
-    block = Block(item["source"], parts, Path(item["folder"]))
+    parts = unpack(item["parts"])
+    block = Block.of(item["source"], parts, Path(item["folder"]))
     source = sources[block.source]
     counts: Counter[str] = Counter()
     documents: list[dict[str, Any]] = []

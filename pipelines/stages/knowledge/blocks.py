@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.blocks import COUNTS as COUNTS_KEY
-from pipelines.blocks import AtomicFile, Block, json_of, plan
+from pipelines.blocks import AtomicFile, Block, plan, unpack
 from pipelines.data.knowledge import passages
 from pipelines.data.knowledge.index import SCHEMA
 from pipelines.data.knowledge.terms import terms
@@ -49,7 +50,7 @@ def cut(work: Work) -> list[Block]:
     if kept:
         use(next(iter(kept.values())).parent)
     items = [
-        {"path": str(block.file), "source": block.source, "parts": json_of(numbered.get(block.file, block).parts),
+        {"path": str(block.file), "source": block.source, "parts": numbered.get(block.file, block).packed,
          "kept": str(kept.get(block.file, ""))}
         for block in blocks
     ]  # fmt: skip
@@ -77,7 +78,7 @@ def kept_files(work: Work, blocks: Sequence[Block]) -> dict[Path, Path]:
     files = sorted({Path(part.args["file"]) for block in blocks for part in block.parts if "file" in part.args})
     if work.cache is None or not files:
         return {}
-    digests = dict(zip(map(str, files), FileDigests(work.cache / "digests.json").of_all(files), strict=True))
+    digests = dict(zip(map(str, files), FileDigests(work.cache / "digests.txt").of_all(files), strict=True))
     packages = sorted(f"{each.name} {each.version}" for each in metadata.distributions())
     lengths = [work.options.passage_words, work.options.overlap_words]
     code = [code_digest("pipelines.stages.knowledge"), platform.python_version(), packages]
@@ -86,10 +87,14 @@ def kept_files(work: Work, blocks: Sequence[Block]) -> dict[Path, Path]:
     for block in blocks:
         if all("file" in part.args for part in block.parts):
             source = work.sources[block.source].model_dump(exclude={"path"})
-            parts = [{**part.model_dump(exclude={"index"}), "args": {**part.args, "file": digests[part.args["file"]]}}
+            parts = [{**_without_index(part), "args": {**part.args, "file": digests[part.args["file"]]}}
                      for part in block.parts]  # fmt: skip
             kept[block.file] = folder / f"{digest_value([block.source, source, parts])}.parquet"
     return kept
+
+
+def _without_index(part: Part) -> dict[str, Any]:
+    return {name: value for name, value in asdict(part).items() if name != "index"}
 
 
 def check(work: Work, blocks: list[Block]) -> tuple[Counter[str], int]:
@@ -109,7 +114,7 @@ def check(work: Work, blocks: list[Block]) -> tuple[Counter[str], int]:
 
 
 def cut_block(
-    item: Mapping[str, str], *, sources: Mapping[str, Source], passage_words: int, overlap_words: int
+    item: Mapping[str, Any], *, sources: Mapping[str, Source], passage_words: int, overlap_words: int
 ) -> None:
     """Reads the documents of a block and writes their passages with their terms. Runs in a task.
 
@@ -139,7 +144,7 @@ def _read_kept(path: Path) -> tuple[bytes, bytes] | None:
 
 
 def _write_block(
-    path: Path, item: Mapping[str, str], sources: Mapping[str, Source], *, max_words: int, overlap_words: int
+    path: Path, item: Mapping[str, Any], sources: Mapping[str, Source], *, max_words: int, overlap_words: int
 ) -> None:
     counts: Counter[str] = Counter()
     rejected: list[dict[str, Any]] = []
@@ -163,11 +168,11 @@ def _write_block(
 
 
 def _documents(
-    item: Mapping[str, str], sources: Mapping[str, Source], counts: Counter[str], rejected: list[dict[str, Any]]
+    item: Mapping[str, Any], sources: Mapping[str, Source], counts: Counter[str], rejected: list[dict[str, Any]]
 ) -> Iterator[Document]:
     """The documents of a block; those that cannot be read are set aside."""
     source = sources[item["source"]]
-    for part in (Part.model_validate(part) for part in json.loads(item["parts"])):
+    for part in unpack(item["parts"]):
         for row in source.read(part):
             counts["documents/read"] += 1
             if isinstance(row, BadRow):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.blocks import pack, unpack
 from pipelines.data.sources import docstrings
 from pipelines.data.sources.docstrings import Docstrings, divide_bytes, is_documentation, libraries, library_named
 from pipelines.data.sources.source import BadRow, Part, Row
@@ -58,7 +59,7 @@ def test_reading_again_or_in_another_process_gives_the_same_rows() -> None:
     parts = source.parts()
     there = pickle.loads(pickle.dumps(source))
     assert there.parts() == parts
-    again = [Part.model_validate_json(part.model_dump_json()) for part in parts]
+    again = unpack(pack(parts))
     assert [read(source, part) for part in parts] == [read(there, part) for part in again]
     assert there.identity() == source.identity()
 

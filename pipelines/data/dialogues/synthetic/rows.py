@@ -29,8 +29,8 @@ class SyntheticRows(Source):
     kind: str = Field("synthetic", description="Kind of the source: rows that an earlier stage wrote")
     kinds_of_rows = ("conversations", "preferences")
 
-    def parts(self) -> list[Part]:
-        return [Part(index=0, where=ROWS, group=ROWS, bytes=(self._folder / ROWS).stat().st_size)]
+    def each_part(self) -> Iterator[Part]:
+        yield Part(index=0, where=ROWS, group=ROWS, bytes=(self._folder / ROWS).stat().st_size)
 
     def read(self, part: Part) -> Iterator[Row]:
         """Yields the rows, numbered by their lines, without `meta`."""
