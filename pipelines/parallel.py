@@ -27,9 +27,10 @@ import ray
 import ray.data
 
 from cluster.resources import cores
-from pipelines.blocks import Block, pack, remove_unpublished, unpack
+from pipelines.blocks import AtomicFile, Block, pack, remove_unpublished, unpack
 from pipelines.data.sources.source import Part, Source
 from pipelines.stage import Work
+from pipelines.store.files import read_json, write_json
 
 Item = dict[str, Any]
 Result = TypeVar("Result")
@@ -181,28 +182,35 @@ def _limit_ray_data() -> None:
 
 def with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
     """The missing blocks, with the number of the first row of each part: those of ranges of files are counted, in all
-    blocks of the sources that need it, so that no block counts the rows before it again."""
+    blocks of the sources that need it, so that no block counts the rows before it again.
+
+    The counts of a block are a file beside it, so a run that was killed counts what is not counted yet."""
     sources = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
     if not sources:
         return missing
     counted = [block for block in blocks if block.source in sources]
-    work.session.start()
-    items = [{"source": block.source, "parts": block.packed} for block in counted]
-    tasks, cpus = num_parallel_tasks(work), work.cluster.cpus_per_task
-    counts = map_in_order(count_rows, items, tasks=tasks, cpus_per_task=cpus, sources=dict(work.sources))
-    numbered: dict[Path, Block] = {}
+    items = [{"path": str(_rows_file(block)), "source": block.source, "parts": block.packed} for block in counted]
+    make_files(work, count_rows, items, unit="blocks counted", sources=dict(work.sources))
+    is_missing = {(block.source, block.first) for block in missing}
+    numbered: dict[tuple[str, int], Block] = {}
     next_row = 1
-    for done, (block, block_counts) in enumerate(zip(counted, counts, strict=True), start=1):
-        work.progress.update(done, len(counted), "blocks counted")
+    for block in counted:
         parts: list[Part] = []
-        for part, num_rows in zip(block.parts, block_counts, strict=True):
+        for part, num_rows in zip(block.parts, read_json(_rows_file(block)), strict=True):
             parts.append(part if part.first_row is not None else replace(part, first_row=next_row))
             next_row = (parts[-1].first_row or 1) + num_rows
-        numbered[block.file] = replace(block, packed=pack(parts))
-    return [numbered.get(block.file, block) for block in missing]
+        if (block.source, block.first) in is_missing:
+            numbered[block.source, block.first] = replace(block, packed=pack(parts))
+    return [numbered.get((block.source, block.first), block) for block in missing]
 
 
-def count_rows(item: Item, *, sources: Mapping[str, Source]) -> list[int]:
-    """Counts the rows of the parts of a block, as far as those of other parts are numbered on. Runs in a task."""
+def _rows_file(block: Block) -> Path:
+    return block.file.with_suffix(".rows.json")
+
+
+def count_rows(item: Item, *, sources: Mapping[str, Source]) -> None:
+    """Writes the numbers of rows of the parts of a block, as far as those of other parts are numbered on, in a task."""
     source = sources[item["source"]]
-    return [source.count_rows(part) for part in unpack(item["parts"])]
+    with AtomicFile(Path(item["path"])) as file:
+        write_json(file.temporary, [source.count_rows(part) for part in unpack(item["parts"])])
+        file.publish()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.session import Session
 from pipelines import parallel
 from pipelines.blocks import COUNTS, Block, counts_of, plan, write_arrow
 from pipelines.data.corpus import cleaning, duplicates, splitting
@@ -84,32 +85,43 @@ def test_small_groups_are_kept_until_their_text_is_twice_the_most() -> None:
     assert sum(found.values()) >= 10_000
 
 
-def test_a_resumed_run_counts_the_lines_of_sources_with_a_missing_block_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Stopped(Exception):
+    """Ends a run where a kill might."""
+
+
+def test_a_run_that_stops_while_it_counts_lines_counts_the_others_of_sources_with_a_missing_block(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
     for name in "abc":
-        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name * 50}"}}\n' for _ in range(100)))
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name * 50}"}}\n' for _ in range(300)))
     sources = {name: jsonl.Jsonl.model_validate({"path": f"{name}.jsonl"}).at(tmp_path) for name in "abc"}
-    counted: list[str] = []
-
-    def count(function: Any, items: list[dict[str, str]], **arguments: Any) -> Iterator[list[int]]:
-        counted.extend(item["source"] for item in items)
-        return (function(item, sources=arguments["sources"]) for item in items)
-
     units: list[tuple[float, float, str]] = []
-    progress = SimpleNamespace(update=lambda done, total, unit: units.append((done, total, unit)))
-    monkeypatch.setattr(parallel, "map_in_order", count)
-    monkeypatch.setattr(parallel, "num_parallel_tasks", lambda work: 1)
-    session = SimpleNamespace(start=lambda: None)
+
+    def update(done: float, total: float, unit: str) -> None:
+        units.append((done, total, unit))
+        if len(units) == 5:
+            raise Stopped
+
+    def counts() -> dict[str, tuple[int, int]]:
+        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in tmp_path.glob("*.rows.json")}
+
+    cluster = SimpleNamespace(tasks=1, cpus_per_task=1)
     work: Any = SimpleNamespace(
-        sources=sources, session=session, progress=progress, cluster=SimpleNamespace(cpus_per_task=1)
+        sources=sources, session=session, progress=SimpleNamespace(update=update), cluster=cluster
     )
     all_blocks = plan(sources, tmp_path, 1)
     of_a, of_b = ([block for block in all_blocks if block.source == name] for name in "ab")
-    numbered = parallel.with_first_rows(work, all_blocks, [of_a[0], of_b[2], of_b[4]])
-    assert counted == ["b"] * len(of_b) and units[-1] == (len(of_b), len(of_b), "blocks counted")
-    assert [block.file for block in numbered] == [block.file for block in (of_a[0], of_b[2], of_b[4])]
+    missing = [of_a[0], of_b[2], of_b[4]]
+    with pytest.raises(Stopped):
+        parallel.with_first_rows(work, all_blocks, missing)
+    before = counts()
+    assert 5 <= len(before) < len(of_b)
+    numbered = parallel.with_first_rows(work, all_blocks, missing)
+    after = counts()
+    assert before.items() <= after.items() and units[-1] == (len(of_b), len(of_b), "blocks counted")
+    assert sorted(after) == [f"{block.file.stem}.rows.json" for block in of_b]
+    assert [block.file for block in numbered] == [block.file for block in missing]
     lines = (tmp_path / "b.jsonl").read_bytes()
     for block in numbered[1:]:
         (part,) = block.parts
