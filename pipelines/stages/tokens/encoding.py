@@ -1,16 +1,18 @@
 """First half of the stage: one task encodes each part of the corpus into a file of token ids.
 
-    train/part-00000.parquet ──encode, frame, shuffle──► draft/encoded/train/part-00000.arrow {language, tokens}, with a
-                                                         column `group` where the mixture is by groups
+    train/part-00000.parquet ──encode, frame, shuffle──► draft/ranked/train/part-00000.arrow {language, rank, tokens},
+                                                         with a column `group` where the mixture is by groups
 
 Training documents are shuffled within their part by (seed, part): a shard takes one contiguous run of each part
-(shards.py), which is a random choice of its documents. The counts of a part are in its file's metadata. With an `order`
-a training document has its level, too (ordering.py).
+(shards.py), which is a random choice of its documents. How often each is used depends on its rank, by which it follows
+others of its language or group; with it a shard's task reads its own run alone. The counts of a part are in its file's
+metadata. With an `order` a training document has its level, too (ordering.py).
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,7 @@ class Totals:
     tokens: Counter[str] = field(default_factory=Counter)
     group_documents: Counter[str] = field(default_factory=Counter)  # both by group, where the mixture has groups
     group_tokens: Counter[str] = field(default_factory=Counter)
+    parts: list[dict[str, int]] = field(default_factory=list)  # documents of each part, by what they are ranked by
     values: Counter[str] = field(default_factory=Counter)  # the most frequent ones without a weight in each part
     levels: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # tokens by group, language and level
     sources: Counter[str] = field(default_factory=Counter)  # documents, where the order is by sources
@@ -53,10 +56,12 @@ class Totals:
     def languages(self) -> list[str]:
         return sorted(self.documents)
 
-    def add(self, file: Path) -> None:
-        """Adds the counts of an encoded part."""
+    def add(self, file: Path, ranked_by: str) -> None:
+        """Adds the counts of the next encoded part."""
         with pa.memory_map(str(file)) as source:
             counts = json.loads(pa.ipc.open_file(source).schema.metadata[COUNTS])
+        documents = counts["group_documents" if ranked_by == "group" else "documents"]
+        self.parts.append({sys.intern(name): number for name, number in documents.items()})
         for group, language, level, tokens in counts.pop("levels", []):
             self.levels[group, language, level] += tokens
         for name, numbers in counts.items():
@@ -65,7 +70,7 @@ class Totals:
 
 def folder(draft: Path, split: str) -> Path:
     """The folder of a split's encoded parts, in the order of their names."""
-    return draft / "encoded" / split
+    return draft / "ranked" / split
 
 
 def encode(work: Work, corpus: Path, tokenizer: Path) -> dict[str, Totals]:
@@ -84,8 +89,13 @@ def encode(work: Work, corpus: Path, tokenizer: Path) -> dict[str, Totals]:
     make_files(work, encode_part, items, unit="parts", tokenizer=str(tokenizer), mixture=mixture, order=order)
     totals = {split: Totals() for split in corpora.SPLITS}
     for split, file in files:
-        totals[split].add(file)
+        totals[split].add(file, ranked_by(split, mixture))
     return totals
+
+
+def ranked_by(split: str, mixture: Mixture | None) -> str:
+    """The label by which documents of a split are used more or less often; held-out ones are all used once."""
+    return "group" if split == TRAIN and mixture is not None else "language"
 
 
 def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None, order: Order) -> None:
@@ -125,7 +135,8 @@ def encode_part(item: dict[str, Any], *, tokenizer: str, mixture: Mixture | None
         if order_column == "source":
             counts["sources"] = Counter(order_values)
             counts["unplaced"] = ordering.without_phase(order, order_values, groups)
-    _write(Path(item["path"]), labels, documents, dtype, counts, item["seeds"])
+    by = ranked_by(TRAIN if item["seeds"] else HELD_OUT, mixture)
+    _write(Path(item["path"]), labels, documents, dtype, counts, item["seeds"], by)
 
 
 def _write(
@@ -135,11 +146,18 @@ def _write(
     dtype: np.dtype,
     counts: dict[str, Any],
     seeds: list[int],
+    by: str,
 ) -> None:
-    """Writes an encoded part, its documents shuffled by the seeds, if there are any."""
+    """Writes an encoded part, its documents shuffled by the seeds, if there are any. by: the label of their ranks."""
     numbers = np.arange(len(documents))
     shuffled = np.random.default_rng(seeds).permutation(numbers) if seeds else numbers
-    schema = pa.schema([(name, pa.uint16() if name == "level" else pa.string()) for name in labels])
+    labels = {**labels, "rank": [0] * len(documents)}
+    seen: Counter[str] = Counter()
+    for number in shuffled:
+        labels["rank"][number] = seen[labels[by][number]]
+        seen[labels[by][number]] += 1
+    types = {"level": pa.uint16(), "rank": pa.uint32()}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in labels])
     schema = schema.append(pa.field("tokens", pa.large_list(pa.from_numpy_dtype(dtype))))
     schema = schema.with_metadata({COUNTS: json.dumps(counts, sort_keys=True)})
     with AtomicFile(path) as file:

@@ -1,6 +1,6 @@
 """Second half of the stage: one task packs each shard, a file of rows, from its documents of all encoded parts.
 
-    encoded/train/* ──a run of each part──► documents × repeats ──shuffle, concatenate──► stream ──cut, shuffle rows──►
+    ranked/train/* ──a run of each part──► documents × repeats ──shuffle, concatenate──► stream ──cut, shuffle rows──►
     train/part-00000.arrow, and draft/counts/train/part-00000.parquet: what is in it, for the driver to add up
 
 Which documents a shard has depends on the number of shards, the seed and the parts; nothing depends on the number of
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,8 @@ class Split:
     phases: Phases
     phase_shards: list[int]  # number of shards of each phase, which are read one after another
     seed: int | None  # None: documents and rows keep their order
+    sizes_P: np.ndarray  # documents of each encoded part
+    earlier_PG: np.ndarray  # documents of each group, in the order of `repeats`, in the parts before each part
 
     @property
     def num_shards(self) -> int:
@@ -128,8 +131,20 @@ def plan(work: Work, totals: dict[str, Totals]) -> dict[str, Split]:
             sizes = in_phases.tokens(train.levels, uses)
         shards = [math.ceil(size / options.shard_tokens) for size in sizes]
         shards[0] = max(shards[0], 1)
-        splits[name] = Split(name, work.draft.path, work.draft.out, languages, uses, by, in_phases, shards, seed)
+        splits[name] = Split(name, work.draft.path, work.draft.out, languages, uses, by, in_phases, shards, seed,
+                             *places(totals[name].parts, uses))  # fmt: skip
     return splits
+
+
+def places(parts: Sequence[Mapping[str, int]], groups: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(documents of each part, documents of each group in the parts before it), of parts with these documents.
+
+    int64 [P], int64 [P, G]."""
+    names = list(groups)
+    counts_PG = np.array([[part.get(name, 0) for name in names] for part in parts], np.int64)
+    counts_PG = counts_PG.reshape(len(parts), len(names))
+    sizes_P = np.array([sum(part.values()) for part in parts], np.int64)
+    return sizes_P, np.cumsum(counts_PG, axis=0) - counts_PG
 
 
 def _note_unused(work: Work, train: Totals, repeats: dict[str, float]) -> None:
@@ -188,30 +203,28 @@ def documents_of(split: Split, shard: int) -> Documents:
 
     A run of part p is the piece (shard + p) mod num_shards of its documents, so that parts with fewer documents than
     there are shards fill all shards alike; shards are counted within their phase, and documents of other phases are not
-    used. How often a document is used depends on its rank in its group."""
+    used. How often a document is used depends on its rank in its group: that in its part, after those before it."""
     phase, shard_in_phase = split.phase(shard)
     num_shards = split.phase_shards[phase]
-    used: Counter[str] = Counter()  # documents of each group in earlier parts
+    names = list(split.repeats), split.languages
     pieces: list[tuple[pa.ChunkedArray, np.ndarray, np.ndarray, np.ndarray]] = []
     for number, file in enumerate(sorted(folder(split.draft, split.name).glob("*.arrow"))):
+        place = (shard_in_phase + number) % num_shards
+        first, end = (int(split.sizes_P[number]) * edge // num_shards for edge in (place, place + 1))
+        if first == end:
+            continue
         with pa.memory_map(str(file)) as source:  # the buffers keep the mapping, not the open file
-            table = pa.ipc.open_file(source).read_all()
-        names = list(split.repeats), split.languages
+            table = pa.ipc.open_file(source).read_all().slice(first, end - first)
+        ranks = table.column("rank").to_numpy().astype(np.int64)
         groups, languages = _codes(table, split.column, names[0]), _codes(table, "language", names[1])
         times = np.zeros(len(groups), np.int64)
-        for code, (group, repeats) in enumerate(split.repeats.items()):
+        for code, repeats in enumerate(split.repeats.values()):
             inside = groups == code
-            ranks = used[group] + np.arange(inside.sum())
-            times[inside] = packing.times_used(ranks, repeats)
-            used[group] += len(ranks)
+            times[inside] = packing.times_used(split.earlier_PG[number, code] + ranks[inside], repeats)
         if split.phases.number > 1:
             levels = table.column("level").to_numpy()
             times[split.phases.of((groups, languages), names, levels) != phase] = 0
-        place = (shard_in_phase + number) % num_shards
-        first, end = (len(times) * edge // num_shards for edge in (place, place + 1))
-        # Copies: a view of a run would keep the arrays of all documents of its part.
-        run = languages[first:end].copy(), groups[first:end].copy(), times[first:end].copy()
-        pieces.append((table.column("tokens").slice(first, end - first), *run))
+        pieces.append((table.column("tokens"), languages, groups, times))
     chunks = [chunk for tokens, *_ in pieces for chunk in tokens.chunks]
     tokens = RaggedColumn(pa.chunked_array(chunks, None if chunks else pa.large_list(pa.int32())))
     empty = np.zeros(0, np.int64)
