@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, WrapValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WrapValidator, model_validator
 
 from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, MAX_CORRECTION_CHARACTERS, ReportKind
 from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
@@ -33,7 +33,7 @@ def _each_entry(entries: Any, check: Callable[[Any], Any]) -> Any:
     return {name: value for entry in entries.items() for name, value in check(dict([entry])).items()}
 
 
-Items = Annotated[list[Item], FailFast()]
+Items = Annotated[list[Item], Field(fail_fast=True)]
 Entries = Annotated[dict[str, Item], WrapValidator(_each_entry)]
 LogitBias = Annotated[
     dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
