@@ -171,7 +171,7 @@ class Gateway:
             return await asgi.respond_json(send, 200, self._about())
         if route == "/openapi.json":
             has_key, prefix = self._settings.key is not None, self._settings.route
-            return await asgi.respond_json(send, 200, openapi.document(needs_key=has_key, route=prefix))
+            return await asgi.respond_json(send, 200, openapi.document(needs_key=has_key, prefix=prefix))
         if route == "/v1/models":
             return await asgi.respond_json(send, 200, self._models(scope["path"]))
         if route in ("/", "/page"):

@@ -49,8 +49,8 @@ ERROR = {
 }
 
 
-def document(*, needs_key: bool, route: str = "/") -> dict[str, Any]:
-    """The OpenAPI document. needs_key: whether requests carry a key. route: the prefix of all paths."""
+def document(*, needs_key: bool, prefix: str = "/") -> dict[str, Any]:
+    """The OpenAPI document. needs_key: whether requests carry a key. prefix: of all paths."""
     models = [(model, "validation") for model, _ in BODIES.values()]
     _, definitions = models_json_schema(models, ref_template=COMPONENTS + "{model}")  # pyright: ignore[reportArgumentType]
     key = {"security": [{"key": []}]} if needs_key else {}
@@ -65,7 +65,7 @@ def document(*, needs_key: bool, route: str = "/") -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Rayse", "version": "1", "description": "OpenAI's API, with feedback on replies."},
-        **({} if route == "/" else {"servers": [{"url": route}]}),
+        **({} if prefix == "/" else {"servers": [{"url": prefix}]}),
         "paths": paths,
         "components": {
             "schemas": {**definitions["$defs"], "Error": ERROR},
