@@ -115,7 +115,8 @@ def write_held_out(item: dict[str, Any], *, overlaps: Sequence[str], max_overlap
         counts["lines"] += num_lines
         for suffix in ("", f"_{language}"):
             counts.update({f"documents{suffix}": 1, f"bytes{suffix}": utf8_bytes(text)})
-    left_out = pa.table([*(table.column(name) for name in LEFT_OUT.names[:3]), problems], schema=LEFT_OUT)
+    columns = [*(table.column(name) for name in LEFT_OUT.names[:3]), pa.array(problems, pa.string())]
+    left_out = pa.Table.from_arrays(columns, schema=LEFT_OUT)
     write_parquet(left_out.filter(pc.field("problem").is_valid()), Path(item["left_out"]))
     text_field = DOCUMENTS.get_field_index("text")
     table = table.set_column(text_field, DOCUMENTS.field(text_field), pa.array(texts, pa.string()))
