@@ -13,6 +13,7 @@ from serve.gateway.asgi import Event
 UNCOUNTED = (401, 403, 429)  # refused before the model had a part in it
 LEFT = 499  # the client did, before a response began
 # No text of a reply can look like these: JSON writes its line breaks and quotes with a backslash.
+EVENT = re.compile(rb"^data: ?\{", re.MULTILINE)
 ERROR_EVENT = re.compile(rb"^(?:data: ?\{\"error\"|event: ?(?:error|response\.failed)$)", re.MULTILINE)
 NUM_TOKENS = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 
@@ -38,7 +39,7 @@ class Passing:
         if counts := NUM_TOKENS.findall(body):
             self.tokens, self._has_usage = int(counts[-1]), True
         elif not self._has_usage:
-            self.tokens += body.count(b"data: {")
+            self.tokens += len(EVENT.findall(body))
 
     def leave(self) -> None:
         """Notes that the client left: what it has got so far is no failure."""

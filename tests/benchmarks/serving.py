@@ -182,7 +182,7 @@ class Client:
 
 def write_guard(folder: Path) -> Path:
     """Writes a guard as the stage makes it of the built-in conversations; it declines no reply by its words."""
-    options = GuardOptions()
+    options = GuardOptions.model_validate({})
     train, held_out = builtin_tasks.make_conversations(rows=400, held_out_rows=100, seed=7)
     texts = training.training_texts(train, held_out, max_harmless=options.harmless_texts, seed=7)
     guard = training.train_guard(texts, beta=options.beta, encoder=encoder.TRAINED)

@@ -16,6 +16,7 @@ import pytest
 from pipelines.data.corpus import cleaning
 from pipelines.data.corpus.documents import DOCUMENTS, document_of
 from pipelines.data.corpus.filters import Filters
+from pipelines.data.corpus.filters.filter import MaxWords
 from pipelines.data.corpus.minhash import exact_keys
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.jsonl import Jsonl
@@ -249,7 +250,7 @@ def test_what_is_said_of_a_bad_row_has_no_personal_data(tmp_path: Path) -> None:
     source = Jsonl.model_validate({"path": str(file), "language_column": "lang"})
     problems: dict[bool, list[str]] = {}
     for is_on in (True, False):
-        rules = Rules([], None, {"email": "mask", "phone": "mask"} if is_on else {}, seed=7)
+        rules = Rules([], MaxWords(), {"email": "mask", "phone": "mask"} if is_on else {}, seed=7)
         (batch,) = cleaning.clean("web", source, source.parts(), rules=rules, permutations=32)
         rows = batch.rejected.to_pylist()
         problems[is_on] = [row["problem"] for row in rows]
@@ -283,7 +284,7 @@ def test_personal_data_in_meta_follows_the_action_and_is_counted(tmp_path: Path)
 
     (tmp_path / "rows.jsonl").write_text("{}\n")
     source = WithMeta.model_validate({"path": str(tmp_path / "rows.jsonl")})
-    rules = Rules([], None, {"email": "mask", "ip": "drop"}, seed=7)
+    rules = Rules([], MaxWords(), {"email": "mask", "ip": "drop"}, seed=7)
     (batch,) = cleaning.clean("web", source, source.parts(), rules=rules, permutations=32)
     assert dict(batch.documents.column("meta").to_pylist()[0]) == {"by": "[email]", "at": "[ip]"}
     assert (batch.counts["privacy/email"], batch.counts["privacy/ip"]) == (1, 1)

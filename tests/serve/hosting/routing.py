@@ -56,8 +56,9 @@ class Routed:
     """A router with its models; `handle` is what Ray Serve gives the process that watches its canaries."""
 
     def __init__(self, settings: Settings, scripts: list[Script]):
-        self.router = Router.__new__(Router)
-        asyncio.run(Router.__init__(self.router, settings.model_dump_json(), [Handle(each) for each in scripts]))  # type: ignore[arg-type]
+        plain: Any = Router.__mro__[1]  # without what Ray Serve puts around it
+        self.router = plain.__new__(plain)
+        asyncio.run(plain.__init__(self.router, settings.model_dump_json(), [Handle(each) for each in scripts]))
         self.handle = SimpleNamespace(outcomes=self._call(self.router.outcomes),
                                       stop_canary=self._call(self.router.stop_canary))  # fmt: skip
 

@@ -53,8 +53,8 @@ def test_a_config_is_valid_and_names_its_models(tiny: Tiny, tmp_path: Path) -> N
         emit.config(settings.model_copy(update={"others": (canary,)}))
 
 
-def test_a_config_that_no_other_machine_reaches_says_so_and_what_is_needed(tiny: Tiny, tmp_path: Path) -> None:
-    settings, keys = Settings(model=tiny.first, name="first"), (NamedKey(name="ana", sha256="0" * 64),)
+def test_a_config_that_no_other_machine_reaches_says_so_and_what_is_needed(tmp_path: Path) -> None:
+    settings, keys = Settings(model=tmp_path, name="first"), (NamedKey(name="ana", sha256="0" * 64),)
     emit.write(settings, alone := tmp_path / "alone.yaml")
     text = alone.read_text(encoding="utf-8")
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
@@ -65,7 +65,7 @@ def test_a_config_that_no_other_machine_reaches_says_so_and_what_is_needed(tiny:
     assert ServeDeploySchema.model_validate(yaml.safe_load(text)).http_options.host == "127.0.0.1"
     with_keys = settings.model_copy(update={"key": "k", "keys": keys})
     assert "127.0.0.1" in emit.reach(with_keys) and "foreign_host" not in emit.reach(with_keys)
-    emit.write(with_keys.model_copy(update={"host": "0.0.0.0"}).check(), open_ := tmp_path / "open.yaml")
+    emit.write(with_keys.model_copy(update={"host": "0.0.0.0"}), open_ := tmp_path / "open.yaml")
     assert "#" not in open_.read_text(encoding="utf-8")
 
 

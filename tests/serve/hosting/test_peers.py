@@ -34,7 +34,8 @@ class Peer:
 
 @pytest.fixture
 def peers(session: Session, tmp_path: Path) -> Iterator[Any]:
-    deployment = ray.serve.deployment(Peer).options(num_replicas=3, ray_actor_options={"num_cpus": 0})
+    deployment: Any = ray.serve.deployment(Peer)
+    deployment = deployment.options(num_replicas=3, ray_actor_options={"num_cpus": 0})
     ray.serve.start(proxy_location="Disabled")
     try:
         yield ray.serve.run(deployment.bind(str(tmp_path / "first")), name="peers", route_prefix=None)
