@@ -12,7 +12,7 @@ MODULES = (
     "pipelines.data.dialogues.preference_records",
     "pipelines.data.dialogues.conversation_records",
     "pipelines.data.corpus.filters",
-    "pipelines.data.corpus.filters.filter",
+    "pipelines.data.corpus.filters.verdict",
     "pipelines.data.corpus.filters.quality",
     "pipelines.data.text.normalise",
     "pipelines.data.text.privacy",

@@ -66,7 +66,7 @@ PHONE = re.compile(
     r"[2-9][0-9]{2,3}[ -]?[0-9]{4})(?:-[0-9]{1,5})?"  # from abroad; both with an extension
     r"|0(?:(?:10|2[0-9])[2-9][0-9]{7}|[3-9][0-9]{2}[2-9][0-9]{6,7}|7[1-9][0-9]{8})"  # bare: Chinese, a British mobile
     r"|(?:\+?1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([ .-]))[2-9][0-9]{2}(?:\2|[.-])[0-9]{4}"  # North America
-    r"|\+(?!86|[0-9]+\.[0-9]+(?![ .-]?[0-9(]))"  # international, and no decimal
+    r"|\+(?!86|[0-9]+\.[0-9]{1,7}(?![ .-]?[0-9(]))"  # international, and no decimal
     r"[1-9][0-9]{0,2}[ .-]?(?:\(?[0-9]{1,5}\)?[ .-]?){1,5}[0-9]{2,4}"
     r"|\(?0(?:(?:(?:1[1-9]|[2-9][0-9])[0-9]{0,2}(?:\) ?| )[0-9]{3}|[2-9][0-9](?:\) ?| )[0-9]{4}) [0-9]{3,4}"  # British
     r"|[17][1-9][0-9]{2}(?:\) ?|[ -])[0-9]{6})"
@@ -77,7 +77,7 @@ CHINESE_MOBILE = re.compile(r"(?:(?:\+|00)86[ -]?|\(\+?86\) ?)?(1[3-9][0-9][ -]?
 NORTH_AMERICAN = re.compile(r"(?:\+?1[ .-])?(\(?[2-9][0-9]{2}\)?[ .-]?[2-9][0-9]{2}[ .-][0-9]{4})")
 # What numbers are that look like a telephone's or a card's; versions look like addresses.
 OTHER_NUMBER = re.compile(
-    r"(?:order|tracking|invoice|ticket|serial|part|model|isbn|issn|sku|ean|upc|barcode|imei|qq|uid"
+    r"(?:order|tracking|invoice|ticket|serial|(?<![A-Za-z])(?:part|model|ean|upc)|isbn|issn|sku|barcode|imei|qq|uid"
     r"|订单|訂單|单号|單號|运单|编号|編號|流水|序列号|条码|條碼|条形码|型号|型號)"
     r"(?:\s*+(?:id|no\.?|nos\.?|number|num|号|號))?\s*+(?:is|was|:|：|#|=|是|为)?\s*+#?\s*+$",
     re.IGNORECASE,
@@ -86,7 +86,7 @@ VERSION = re.compile(r"(?:\bv|version|release|build|section|版本|版)\s*+[:：
 # Of JSON or a repr: a line break, a Chinese character, before a number: the escape's letter would be part of its word.
 ESCAPE = re.compile(r"(\\(?:[abfnrtv]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}))(?=[0-9(+])")
 PHONE_WORD = re.compile(
-    r"(?:tel|phone|mobile|call|fax|电话|電話|手机|手機|座机|传真|热线|致电)"
+    r"(?:(?<![A-Za-z])(?:tel|call|fax)|phone|mobile|电话|電話|手机|手機|座机|传真|热线|致电)"
     r"(?:[ .]{0,2}(?:number|no)\b|号码|號碼)?\W*+(?:is\b|是|为|為)?\W*+$",
     re.IGNORECASE,
 )

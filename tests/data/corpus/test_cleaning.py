@@ -127,13 +127,16 @@ def novel(language: str, words: int) -> str:
     rng = random.Random(3)
     if language == "en":
         vocabulary = ["".join(rng.choices("abdeilmnorst", k=rng.randint(3, 8))) for _ in range(3000)]
-        sentences = [
-            f"The {' '.join(rng.choices(vocabulary, k=9))} of {rng.choice(vocabulary)}." for _ in range(words // 12)
-        ]
+        sentences: list[str] = []
+        for _ in range(words // 12):
+            rng.shuffle(sentence := [*rng.choices(vocabulary, k=9), "the", "of", "and"])
+            sentences.append(f"{' '.join(sentence)}.")
     else:
         vocabulary = [chr(code) for code in range(0x4E00, 0x5600)]
         sentences = [f"{''.join(rng.choices(vocabulary, k=15))}的。" for _ in range(words // 10)]
-    between, heading = (" ", "Chapter {}") if language == "en" else ("", "第{}章")
+    between, heading = (
+        (" ", "This is chapter number {} of the book.") if language == "en" else ("", "这里是这本书的第{}章。")
+    )
     paragraphs = [between.join(sentences[first : first + 12]) for first in range(0, len(sentences), 12)]
     for number, first in enumerate(range(0, len(paragraphs), 100)):
         paragraphs[first] = f"{heading.format(number + 1)}\n{paragraphs[first]}"
@@ -147,18 +150,19 @@ def test_the_published_filters_split_a_book_that_is_over_their_maximum(
 ) -> None:
     book = novel(language, 130_000)
     records = [{"text": book, "from": "books"}]
-    batches = cleaned(tmp_path, records, filters=Filters.model_validate({"preset": preset}))
+    batches = cleaned(tmp_path, records, filters=Filters.model_validate({"preset": preset, "language": None}))
     counts = sum((batch.counts for batch in batches), Counter())
     assert (counts["documents/split"], counts["documents/parts"]) == (1, 2)
     texts = [text for batch in batches for text in batch.documents.column("text").to_pylist()]
     assert len(texts) == 2 and "".join("".join(texts).split()) == "".join(book.split())
-    dropping = Filters.model_validate({"preset": preset, "gopher_quality": {"split_long": False}})
+    dropping = Filters.model_validate({"preset": preset, "language": None, "gopher_quality": {"split_long": False}})
     (batch,) = cleaned(tmp_path, records, filters=dropping)
     assert batch.counts["documents/dropped_gopher_long"] == 1 and batch.documents.num_rows == 0
 
 
 def test_a_preset_without_a_maximum_keeps_a_book_whole(tmp_path: Path) -> None:
-    (batch,) = cleaned(tmp_path, [{"text": novel("en", 130_000)}], filters=Filters.model_validate({"preset": "c4"}))
+    filters = Filters.model_validate({"preset": "c4", "language": None})
+    (batch,) = cleaned(tmp_path, [{"text": novel("en", 130_000), "from": "books"}], filters=filters)
     assert batch.documents.num_rows == 1
 
 
@@ -167,7 +171,9 @@ def test_documents_are_split_by_the_maximum_of_their_language(tmp_path: Path) ->
     for long, other in (("en", "zh"), ("zh", "en")):
         limits = {long: {"max_words": 500}, other: {"max_words": 3000}}
         (batch,) = cleaned(
-            tmp_path, records, filters=Filters.model_validate({"preset": "gopher", "gopher_quality": limits})
+            tmp_path,
+            records,
+            filters=Filters.model_validate({"preset": "gopher", "language": None, "gopher_quality": limits}),
         )
         groups = Counter(batch.documents.column("group").to_pylist())
         assert groups[other] == 1 and groups[long] > 4 and batch.counts["documents/split"] == 1

@@ -76,7 +76,7 @@ def test_filters_of_the_user_with_two_parameters_get_the_meta_of_the_row(
     (tmp_path / "mine.py").write_text(CUSTOM)
     urls = ["https://a.org/shop/1", "https://a.org/news", None]
     records = [{"text": GOOD.format(number), "url": url} for number, url in enumerate(urls) if url]
-    records.append({"text": GOOD.format(3)})
+    records.append({"text": GOOD.format(3), "url": ""})
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     source = Jsonl.model_validate({"path": str(tmp_path / "rows.jsonl"), "meta": ["url"]})
     filters = Filters.model_validate({"custom": [f"{tmp_path}/mine.py:{name}"]})

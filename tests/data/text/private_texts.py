@@ -121,6 +121,8 @@ Call the surgery on «phone|01224 587456» before ten.
 London again: «phone|(020) 7946 0991» and «phone|02079460992».
 Leeds: «phone|0113 496 0001», Cardiff «phone|029 2018 0123».
 UK: «phone|+44 7911 123456», «phone|+44 (0)20 7946 0123».
+Call Sean: «phone|212-555-0143», Dean: «phone|+44 20 7946 0958», my counterpart: «phone|+49 30 901820».
+Jean «card|4111 1111 1111 1111», registrant's phone: «phone|+1.4806242599», «phone|+852.28765432».
 Old Diners number «card|38520000023237» still works, so does «card|3852 000002 3237».
 Paid by Diners, with hyphens: «card|3056-930902-5904».
 北京总部«phone|01065529988»，传真«phone|010-65529989»。
