@@ -263,7 +263,7 @@ def chat(
 
     options = {"persona": persona, "temperature": temperature, **({"max_tokens": max_tokens} if max_tokens else {})}
     is_running = url is not None or (name is None and commands.is_ready())
-    settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0)
+    settings = None if is_running else lambda: commands.load_settings(_store(store), name, port=0, feedback_url="none")
     key = server_keys.read_client_key(key_file, url, plain_http=plain_http)
     commands.chat(settings, url, key, **options)
 

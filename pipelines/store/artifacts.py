@@ -359,8 +359,8 @@ class Store:
         """Renames draft.out to the artifact's path, and reads the manifest back. None if another run was quicker."""
         path = self.root / "artifacts" / manifest.kind / manifest.fingerprint
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.remote is not None:  # what is here is a copy of one that is no longer in the store
-            shutil.rmtree(path, ignore_errors=True)
+        if self.remote is not None and read(path / manifests.NAME) != text.encode():
+            shutil.rmtree(path, ignore_errors=True)  # a copy of one that is no longer in the store
         if not publish(draft.out, path, self._aside(manifest), manifests.NAME) and self.remote is None:
             return None  # of objects: another process here brought it, as soon as it was in the store
         sync(path.parent)

@@ -205,7 +205,9 @@ class GuardModel:
         try:
             answer = self._answer(messages)
         except httpx.TransportError as error:
-            self._pauses.note(answered=False)
+            # A prompt that takes long must not switch a guard off for others, where prompts pass without it.
+            is_slow = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
+            self._pauses.note(answered=is_slow and self._endpoint.failure == "pass")
             raise GuardModelUnavailable(type(error).__name__) from None
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # a status, no JSON
             self._pauses.note(answered=True)

@@ -189,12 +189,18 @@ class Model:
         sample with the label `replica`."""
         if not self._shared:
             return (await self.metrics(adapter))[1]
-        texts = dict([answer async for answer in self._broadcast("metrics", adapter)])
+        texts: dict[str, str] = {}
+        try:
+            async for replica, text in self._broadcast("metrics", adapter):
+                texts[replica] = text
+        except ApiError:
+            if not texts:
+                raise
         return metrics.merge(dict(sorted(texts.items())), "replica")
 
     async def _broadcast(self, method: str, *arguments: str) -> AsyncGenerator[Any, None]:
-        """What a method of every replica of this deployment returns, as it comes, but of those that have just ended or
-        do not answer. Raises ApiError where Ray Serve knows of none."""
+        """What a method of every replica of this deployment returns, as it comes, but of those that have just ended.
+        Raises ApiError where Ray Serve knows of none, and after all others where one does not answer."""
         if self._peers is None:
             context = ray.serve.get_replica_context()
             self._peers = ray.serve.get_deployment_handle(context.deployment, context.app_name)

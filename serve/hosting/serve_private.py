@@ -40,9 +40,9 @@ def set_version(deployment: Any, version: str) -> None:
 
 
 async def answers(call: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
-    """What each replica of a broadcast call returns, as it comes; of one that fails, or takes longer, nothing. (The
-    call's `results_async` returns nothing at all where one replica hangs.) Raises RayServeException where there is no
-    replica, TimeoutError where they were not called in that time."""
+    """What each replica of a broadcast call returns, as it comes; of one that fails, nothing. (The call's
+    `results_async` returns nothing at all where one replica hangs.) Raises RayServeException where there is no replica,
+    TimeoutError, after all that came, where one has not answered in that time."""
     ends = asyncio.get_running_loop().time() + timeout_s
     results = await asyncio.wait_for(call._fetch_replica_results_async(), timeout_s)
     waiting = {asyncio.ensure_future(result.get_async()) for result in results}
@@ -52,6 +52,8 @@ async def answers(call: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
             for task in done:
                 if not task.cancelled() and task.exception() is None:
                     yield task.result()
+        if waiting:
+            raise TimeoutError(f"{len(waiting)} replicas have not answered within {timeout_s:g} s")
     finally:
         for task in waiting:
             task.cancel()

@@ -15,7 +15,7 @@ from pipelines.store.artifacts import Artifact, Manifest, Store
 from pipelines.verbs.arguments import PRODUCTION
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
-from serve.hosting import app
+from serve.hosting import app, canary
 from serve.hosting.app import changed
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.deployment import engines
@@ -105,6 +105,7 @@ def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatc
     def record(action: str, evidence: dict[str, Any]) -> None:
         raise OSError("disk full")
 
+    monkeypatch.setattr(canary, "PERIOD_S", float("inf"))  # no canary is looked at
     monkeypatch.setattr(stop, "wait", lambda timeout: stop.is_set())  # without the second between two looks
     app._watch(settings, stop, log.append, following, record)
     assert log[0].startswith(f"what is served stays: {file}: is damaged, and is no alias any more; restore the file")
