@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, WrapValidator, model_validator
 
 from serve.gateway.feedback import MAX_COMMENT_CHARACTERS, MAX_CORRECTION_CHARACTERS, ReportKind
+from serve.gateway.reading import by_alias
 from serve.gateway.receipts import MAX_CHARACTERS as MAX_RECEIPT
 
 INT64 = 2**63
@@ -50,7 +51,7 @@ class _Fields(BaseModel):
         """Null counts as absent. Of fields that are not listed the first one stays, for the error."""
         if not isinstance(values, dict):
             return values
-        listed = {field.alias or name for name, field in cls.model_fields.items()}
+        listed = by_alias(cls)
         present = {name: value for name, value in values.items() if value is not None}
         unknown = next((name for name in present if name not in listed), None)
         return {name: value for name, value in present.items() if name in listed or name == unknown}

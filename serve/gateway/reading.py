@@ -6,6 +6,7 @@ parsed JSON ──read──► a model of fields.py, or ApiError (400): the fie
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
@@ -43,7 +44,7 @@ def _api_error(model: type[BaseModel], problem: Any) -> ApiError:
 def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str, str, list[str]]:
     """(path of a field as clients write it, what is expected there, names of the fields beside it). The location also
     holds the alternatives of a union, which are no fields."""
-    path, expected, fields = "", "an object", _by_alias(model)
+    path, expected, fields = "", "an object", by_alias(model)
     for key in location:
         if isinstance(key, int):
             path += f"[{key}]"
@@ -51,11 +52,13 @@ def _locate(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str,
             path += f".{key}" if path else key
             expected = fields[key].description
             inner = _model_in(fields[key].annotation)
-            fields = _by_alias(inner) if inner else {}
+            fields = by_alias(inner) if inner else {}
     return path, expected, list(fields)
 
 
-def _by_alias(model: type[BaseModel]) -> dict[str, Any]:
+@functools.cache
+def by_alias(model: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a model by their names in a request."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 

@@ -62,6 +62,8 @@ def write(settings: Settings, file: Path) -> None:
     ServeDeploySchema.model_validate(yaml.safe_load(text))
     if file.exists():
         raise UserError(f"--emit {file}: exists already; expected a new file")
-    comment = textwrap.fill(f"This server {reach(settings)}.", 100, initial_indent="# ", subsequent_indent="# ",
-                            break_on_hyphens=False)  # fmt: skip
-    file.write_text(f"{comment}\n{text}" if reach(settings) else text, encoding="utf-8")
+    if note := reach(settings):
+        comment = textwrap.fill(f"This server {note}.", 100, initial_indent="# ", subsequent_indent="# ",
+                                break_on_hyphens=False)  # fmt: skip
+        text = f"{comment}\n{text}"
+    file.write_text(text, encoding="utf-8")

@@ -5,15 +5,14 @@ filters ──drop_beyond, [row] = verdict──► Verdicts ──is_kept, numb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from pipelines.data.corpus.filters.verdict import KEEP, Limit, Verdict, compared
 
 
-class Verdicts(Sequence[Verdict]):
+class Verdicts:
     """A verdict of each document: at first that it is kept."""
 
     def __init__(self, number: int) -> None:
@@ -69,12 +68,9 @@ class Verdicts(Sequence[Verdict]):
         self.numbers_D[row], self._values_D[row] = len(self.shared), verdict.value or 0
         self.shared.append(verdict)
 
-    @overload
-    def __getitem__(self, row: int) -> Verdict: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Verdict]: ...
-    def __getitem__(self, row: int | slice) -> Verdict | list[Verdict]:
-        if isinstance(row, slice):
-            return [self[place] for place in range(*row.indices(len(self)))]
+    def __iter__(self) -> Iterator[Verdict]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, row: int) -> Verdict:
         verdict = self.shared[self.numbers_D[row]]
         return verdict if verdict.value is None else verdict._replace(value=type(verdict.value)(self._values_D[row]))
