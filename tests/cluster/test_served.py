@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import uuid
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -18,10 +14,10 @@ from serve.hosting.server import start
 from serve.settings import Replicas, Settings
 from tests.cluster.conftest import Head, run_driver
 from tests.runs import wait_until
+from tests.serve.hosting.running import CHAT, Running, body
 from tests.tiny_models import Tiny
 
 APP = f"assistant-{uuid.uuid4().hex}"  # its replicas are found by this name among all processes of the machine
-CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 OTHER = """
 from cluster.session import Session
 
@@ -41,7 +37,7 @@ with Session({address!r}):
 
 @pytest.mark.slow  # replicas start four times
 def test_a_server_scales_over_nodes_from_none_and_back_and_leaves_other_applications_alone(
-    head: Head, tiny: Tiny
+    head: Head, tiny: Tiny, tmp_path: Path
 ) -> None:
     port = free_port()
     settings = Settings(model=tiny.first, name="tiny", port=port, address=head.address, threads=2, guard=False,
@@ -54,34 +50,13 @@ def test_a_server_scales_over_nodes_from_none_and_back_and_leaves_other_applicat
             assert server.url == f"http://127.0.0.1:{port}/chat"
             wait_until(lambda: not replicas())
             assert httpx.get(other, timeout=60).text == "still here"
-            assert client.post("/v1/chat/completions", json=CHAT).status_code == 200  # waits for a replica
-            statuses = Counter[int]()
-            with load(server.url, statuses):
+            assert client.post(CHAT, json=body()).status_code == 200  # waits for a replica
+            with Running(client, tmp_path).requests(*["tiny"] * 4) as statuses:
                 wait_until(lambda: len({each.ppid() for each in replicas()}) == 2)  # of two nodes, each 2 CPUs
             assert statuses.keys() == {200}, statuses
         assert not replicas()
         assert httpx.get(f"http://127.0.0.1:{port}/chat/health", timeout=60).status_code == 404
         assert httpx.get(other, timeout=60).text == "still here"
-
-
-@contextlib.contextmanager
-def load(url: str, statuses: Counter[int]) -> Iterator[None]:
-    """Four chats at a time while the context lasts; counts their statuses."""
-    done = threading.Event()
-
-    def send() -> None:
-        with httpx.Client(base_url=url, timeout=600) as client:
-            while not done.is_set():
-                statuses[client.post("/v1/chat/completions", json=CHAT).status_code] += 1
-
-    with ThreadPoolExecutor(4) as pool:
-        sending = [pool.submit(send) for _ in range(4)]
-        try:
-            yield
-        finally:
-            done.set()
-    for each in sending:
-        each.result()
 
 
 def replicas() -> list[psutil.Process]:
