@@ -62,10 +62,15 @@ def ordinary_questions() -> list[Conversation]:
     both = zip(contrasts.ordinary("en"), contrasts.ordinary("zh"), strict=True)
     texts = [(language, text) for pair in both for language, text in zip(("en", "zh"), pair, strict=True)]
     return [
-        Conversation(f"ordinary/{number}", language, "bench", "ordinary", [{"role": "user", "content": text}], "")
+        Conversation(f"ordinary/{number}", language, "bench", "ordinary", _asked(text), "")
         for number, (language, text) in enumerate(texts)
         if len(text.encode()) <= MAX_QUESTION_BYTES
     ]
+
+
+def _asked(text: str) -> list[dict[str, str]]:
+    """The messages of a request, with an empty reply: a prompt is all of them but the last."""
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": ""}]
 
 
 def questions(count: int) -> list[Conversation]:
