@@ -120,7 +120,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=10,
+    version=11,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

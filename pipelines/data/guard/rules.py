@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 class Rule(NamedTuple):
@@ -31,7 +31,7 @@ _PERSON = (
     r"(?:(?:my|his|her|their|our|a|an|the|this|that|some|old|young|other|ex) ){0,3}"
     r"(?:someone|somebody|people|boss|wife|husband|neighbou?rs?|teachers?|classmates?|colleagues?|mother|father|"
     r"parents|brother|sister|girlfriend|boyfriend|girls?|boys?|child|children|kids?|baby|wom[ae]n|m[ae]n|policem[ae]n|"
-    r"cops?|judges?|guests?|friends?|stranger|president|myself|himself|herself|him|them)\b(?!')"
+    r"cops?|judges?|guests?|friends?|stranger|president|myself|himself|herself|him)\b(?!')"  # "them" may be aphids
     r"(?! (?:process|thread|node|task|window|command|job|in (?:chess|a game|the game|minecraft)))"
 )
 _BOMB = (
