@@ -27,7 +27,9 @@ MAX_COMMENT_CHARACTERS = 4000
 MAX_CORRECTION_CHARACTERS = 32_000
 MAX_RECENT_REPLIES = 2000
 MAX_RECENT_CHARACTERS = 16_000_000  # of all recent replies with their prompts
-MASK, KEEP = (Privacy(dict.fromkeys(get_args(PrivateKind), action), seed=0) for action in ("mask", "keep"))
+# Without names: what is asked about people would be lost, and names are found in part only.
+MASKED: list[PrivateKind] = [kind for kind in get_args(PrivateKind) if kind != "names"]
+MASK, KEEP = (Privacy(dict.fromkeys(MASKED, action), seed=0) for action in ("mask", "keep"))
 ReportKind = Literal["wrong", "unsafe", "format", "other"]
 
 CREATE_TABLE = """CREATE TABLE IF NOT EXISTS feedback (

@@ -5,8 +5,8 @@
 
 Found: e-mail addresses, telephone numbers (international, Chinese, North American, British), public IP addresses,
 cards (Luhn), identity numbers (China's with its checksum, the United States'), passports (a number beside the word).
-Postal addresses have their own file (postal_addresses.py). Not found: names of people, and what is spelled to escape
-patterns ("name at domain dot com").
+Postal addresses and names of people have their own files (postal_addresses.py, people_names.py). Not found: what is
+spelled to escape patterns ("name at domain dot com").
 
 A surrogate is a function of the seed and the value, so equal values stay equal and can be joined. It belongs to no one:
 it is in a range that is reserved or not assigned. Whoever knows the seed can try all telephone numbers; mask them, or
@@ -22,8 +22,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from pipelines.data.text.people_names import name_surrogate, people_names
 from pipelines.data.text.postal_addresses import addresses
-from pipelines.data.text.privacy_kinds import PrivacyOptions, PrivateKind
+from pipelines.data.text.privacy_kinds import MASKS, PrivacyOptions, PrivateKind
 
 # Full-width forms that values are written in, and spaces and hyphens between digits: read as ASCII, one character for
 # one, so that places in the text stay what they are.
@@ -151,6 +152,8 @@ def _candidates(text: str, kinds: frozenset[PrivateKind]) -> Iterator[Span]:
         yield from (Span("passport", *match.span(1)) for match in PASSPORT.finditer(text))
     if "address" in kinds:
         yield from (Span("address", *place) for place in addresses(text))
+    if "names" in kinds:
+        yield from (Span("names", *place) for place in people_names(text))
     if "ip" in kinds and ":" in text:
         yield from (Span("ip", *match.span()) for match in IPV6.finditer(text) if _is_public(match[0]))
     if kinds & {"ip", "card", "id_number", "phone"}:
@@ -218,7 +221,7 @@ class Privacy:
         position = 0
         for kind, start, stop in spans(text, self.kinds):
             value = text[start:stop]
-            replacement = surrogate(kind, value, self.seed) if self.actions[kind] == "surrogate" else f"[{kind}]"
+            replacement = surrogate(kind, value, self.seed) if self.actions[kind] == "surrogate" else MASKS[kind]
             pieces += [text[position:start], replacement]
             position = stop
             counts[kind] += 1
@@ -253,6 +256,8 @@ def surrogate(kind: PrivateKind, value: str, seed: int) -> str:
         return f"user-{_key(kind, value.lower(), seed):032x}"[:17] + "@example.com"
     if kind == "address":
         return f"Address-{_key(kind, value, seed):032x}"[:16]
+    if kind == "names":
+        return name_surrogate(value, lambda part: _key(kind, part, seed))
     if kind == "ip":
         number = _key(kind, ipaddress.ip_address(value).exploded, seed)
         if ":" in value:  # documentation: 2001:db8::/32 (RFC 3849)

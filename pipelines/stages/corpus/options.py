@@ -125,8 +125,9 @@ class CorpusOptions(Options):
     filters: Filters = Field(default=Filters(), description="Options of each filter; null disables one")
     privacy: PrivacyOptions = Field(
         default={},
-        description="What happens to personal data, by kind (email, phone, ip, card, id_number, passport, address): "
-        "mask, surrogate (another value, the same one for equal values), drop (the document) or keep. Default: keep",
+        description="What happens to personal data, by kind (email, phone, ip, card, id_number, passport, address, "
+        "names): mask, surrogate (another value, the same one for equal values), drop (the document) or keep. Default: "
+        "keep",
     )
     decontaminate: Decontamination | None = Field(
         default=None,

@@ -240,6 +240,12 @@ def test_personal_data_is_in_no_file(tmp_path: Path) -> None:
     texts = json.dumps(batch.documents.select(DOCUMENTS.names).to_pylist() + batch.rejected.to_pylist())
     assert "ann@" not in texts and "bob@" not in texts and "4111" not in texts
     assert len(set(batch.documents.column("group").to_pylist())) == 2
+    letter = {"text": f"Dear Jane Doe,\n{GOOD.format(5)}\nJane Doe and 李娜老师 said so.", "from": "Mr Smith"}
+    (batch,) = cleaned(tmp_path, [letter], privacy={"names": "mask"})
+    assert batch.counts["privacy/names"] == 3
+    assert batch.documents.column("text").to_pylist() == [
+        f"Dear [name],\n{GOOD.format(5)}\n[name] and [name]老师 said so."
+    ]
     (kept,) = cleaned(tmp_path, records, privacy={"email": "keep"})
     (default,) = cleaned(tmp_path, records)
     assert kept.documents == default.documents

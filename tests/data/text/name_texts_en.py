@@ -1,7 +1,7 @@
 r"""English texts in which names of private people are marked: «names|Jane Doe», and look-alikes: «not|Dr Pepper».
 
-Written before the rules that look for names. Line by line in turn: one half to write the rules with, the other to judge
-them. All people are made up, or of books. A name is marked without its title; \n is the end of a line.
+Written before the rules that look for names. Pairs of lines in turn: one half to write the rules with, the other to
+judge them. All people are made up, or of books. A name is marked without its title; \n is the end of a line.
 """
 
 LINES = r"""

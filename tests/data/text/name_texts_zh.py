@@ -1,5 +1,5 @@
-r"""Chinese texts in which names of private people are marked, and look-alikes, as in name_texts_en.py: pairs of lines in
-turn, one half to write the rules with, the other to judge them. Of 张先生 the name is 张."""
+r"""Chinese texts in which names of private people are marked, and look-alikes, as in name_texts_en.py: pairs of lines
+in turn, one half to write the rules with, the other to judge them. Of 张先生 the name is 张."""
 
 LINES = r"""
 姓名：«names|王小明»，性别：男
@@ -10,7 +10,7 @@ LINES = r"""
 姓名：«not|保密»，职业：«not|司机»
 联系人：«names|陈建国»，电话另附
 联系人：«not|销售部»，电话另附
-联系人：«names|刘女士»
+联系人：«names|刘»女士
 联系人：«not|前台»
 收件人：«names|赵丽华»\n地址：人民路
 收件人：«not|高新区管委会»\n地址：科技路
@@ -109,7 +109,7 @@ LINES = r"""
 我的同事«not|任务»很重。
 他儿子«names|姚子涵»上小学。
 他儿子«not|安静»地坐着。
-邻居«names|卢大爷»的狗丢了。
+邻居«names|卢»大爷的狗丢了。
 邻居«not|大爷»的狗丢了。
 «names|钟强»昨天没来上班。
 «not|钟表»昨天停了。
