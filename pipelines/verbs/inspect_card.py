@@ -33,6 +33,7 @@ def show_card(artifact: Artifact, name: str, *, where: Sequence[str], limit: int
     if as_json:
         return print_json({"artifact": artifact.fingerprint, **card})
     _print_sources(card)
+    _print_groups(card.get("groups", {}))
     for name, histogram in card["histograms"].items():
         _print_histogram(name, histogram)
     reasons = [reason for reason, _ in data_card.totals(card).most_common() if reason in card["dropped"]]
@@ -56,6 +57,19 @@ def _print_sources(card: Mapping[str, Any]) -> None:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped)
         numbers = (f"{counts[what]:,}" for what in ("read", "train", "held_out"))
         rows.add_row(printable(source), *numbers, printable(reasons))
+    console().print(rows)
+
+
+def _print_groups(groups: Mapping[str, Any]) -> None:
+    """A row for each group of people that documents mention: how many were read, which share the filters kept."""
+    if not groups:
+        return
+    rows = table("documents that mention", "read", "kept", "")
+    for column in rows.columns[1:3]:
+        column.justify = "right"
+    for name, of in groups.items():
+        share = f"{of['kept'] / max(of['read'], 1):.1%}"
+        rows.add_row(name.replace("_", " "), f"{of['read']:,}", share, printable(of.get("warning", "")))
     console().print(rows)
 
 

@@ -19,7 +19,9 @@ from pipelines.data.corpus import minhash
 from pipelines.data.corpus.filters import FILTERS, Filters, apply_filters
 from pipelines.data.text.document_stats import Documents
 from pipelines.data.text.measures import hash_texts
+from pipelines.data.text.people_groups import mentioned_groups
 from pipelines.data.text.plain_texts import normalised
+from pipelines.data.text.privacy import Privacy
 from tests.benchmarks import corpus_text
 
 TEXT_BYTES = 3_000_000
@@ -35,10 +37,13 @@ def main() -> dict[str, float]:
     column = pa.array(texts, pa.string())
     hashed = hash_texts(column)
     garbled = np.zeros(len(texts), np.int64)
+    privacy = Privacy({"names": "surrogate"}, seed=7)
     parts: dict[str, Callable[[], object]] = {
         "normalise": lambda: normalised(column),
         "measures": lambda: hash_texts(column),
         "signatures": lambda: minhash.signatures(hashed, 128),
+        "names": lambda: [privacy.replace(text) for text in texts],
+        "groups": lambda: [mentioned_groups(*of) for of in zip(texts, languages, strict=True)],
     }
     filters = Filters.model_validate(ALL)
 

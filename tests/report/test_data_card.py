@@ -37,6 +37,8 @@ DATA_CARD: dict[str, Any] = {
                 "duplicate_near": [sample("诗", "b.jsonl:1", "床前明月光", problem="nearly the same text")]},
     "near_duplicates": [{"documents": 61, "members": [{"id": "web/0/4", "text": "The longest."},
                                                       {"id": "web/0/5", "text": "The longest"}]}],
+    "groups": {"all": {"read": 1000, "kept": 900, "dropped": {"理由": 100}},
+               "old_people": {"read": 200, "kept": 100, "dropped": {"理由": 100}, "warning": "50.0% <i>are kept"}},
 }  # fmt: skip
 
 
@@ -69,12 +71,15 @@ def test_the_page_has_the_data_card_with_drawings_samples_side_by_side_and_clust
     dropped = text.split("Dropped documents")[1]
     assert dropped.index("床前明月光") < dropped.index("a.jsonl:7 · 0.5 > 0.3") < dropped.index("Kept one.")
     assert dropped.index("Kept one.") < dropped.index("a.jsonl:9") < dropped.index("留下的。")  # languages in turn
+    assert "old people20050.0%50.0% <i>are kept" in text and "all1,00090.0%" in text
     assert "61 documents: The longest." in dropped and "and 59 more" in dropped
 
 
 def test_the_card_is_printed_in_short(store: Store) -> None:
     output = inspect(store, "corpus", "--card").stdout
     assert [line.split() for line in output.split("\n") if line.startswith("诗")] == [["诗", "100", "70", "30"]]
+    assert ["all", "1,000", "90.0%"] in [line.split() for line in output.split("\n")]
+    assert "old people 200 50.0% 50.0% <i>are kept" in " ".join(output.split())
     assert "60 duplicate_near, 40 理由" in " ".join(output.split())
     assert "16 – 32" in output and "75%" in output and "0.5 – 1" in output and "1,448 – 2,048" not in output
     assert "\n理由  a.jsonl:7  0.5 > 0.3\n    <script>" in output and "Dropped" not in output

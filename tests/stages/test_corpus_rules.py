@@ -167,6 +167,33 @@ def test_documents_with_rows_of_evaluation_sets_are_set_aside_and_listed(tmp_pat
         STAGE.run(checked(tmp_path, session, "same", decontaminate={"sets": ["texts"]}))
 
 
+def test_a_filter_that_drops_a_group_is_warned_of_by_the_stage_and_in_the_card(
+    tmp_path: Path, session: Session
+) -> None:
+    texts = [f"{PROSE.format(n)} The men of the village say so." for n in range(200)]
+    texts += [f"{PROSE.format(n)} The women of the village say so." for n in range(200, 240)]
+    texts += [f"The women of village {n} say so." for n in range(80)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    filters = {"length": {"min_words": 12}}
+    work = checked(tmp_path, session, "groups", filters=filters, harm={"toxicity": "count"})
+    facts = STAGE.run(work)
+    counted = {name.removeprefix("groups/"): fact for name, fact in facts.items() if name.startswith("groups/")}
+    assert counted == {"documents": 320, "kept_fraction": 0.75, "documents_women": 120, "documents_men": 200,
+                       "kept_fraction_women": 40 / 120, "kept_fraction_men": 1}  # fmt: skip
+    warning = "33.3% of the documents that mention women are kept, 75.0% of all; most of the difference is too_short"
+    assert isinstance(work.progress, ProgressNotes)
+    assert work.progress.notes == [f"groups: {warning}: rayse inspect corpus --card"]
+    card = json.loads((work.draft.out / "data_card.json").read_bytes())
+    assert card["groups"] == {
+        "all": {"read": 320, "kept": 240, "dropped": {"too_short": 80}},
+        "women": {"read": 120, "kept": 40, "dropped": {"too_short": 80}, "warning": warning},
+        "men": {"read": 200, "kept": 200, "dropped": {}},
+    }
+    work = checked(tmp_path, session, "off", filters=filters)
+    assert not [name for name in STAGE.run(work) if name.startswith("groups/")]
+    assert "groups" not in json.loads((work.draft.out / "data_card.json").read_bytes())
+
+
 def test_a_task_file_is_an_evaluation_set_with_its_examples_and_scored_answers(
     tmp_path: Path, session: Session
 ) -> None:

@@ -28,6 +28,7 @@ class Candidates:
     documents: Sequence[DocumentStats]
     hashed: HashedTexts  # of the documents' texts
     kept: Sequence[int]
+    groups: Sequence[Sequence[str]] = ()  # of people, that each document mentions; empty where no check counts them
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.data.corpus import long_documents, minhash
+from pipelines.data.corpus import group_counts, long_documents, minhash
 from pipelines.data.corpus.checks import Candidates, Check
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, utf8_bytes
 from pipelines.data.corpus.filters import Filter, Verdict, apply_filters
@@ -35,6 +35,7 @@ from pipelines.data.text.document_stats import Documents, document_stats
 from pipelines.data.text.languages import language_name
 from pipelines.data.text.line_counts import filled_lines
 from pipelines.data.text.measures import HashedTexts, are_blank, hash_texts
+from pipelines.data.text.people_groups import mentioned_groups
 from pipelines.data.text.plain_texts import normalised
 from pipelines.data.text.privacy import Privacy, without_cut_value
 from pipelines.data.text.privacy_kinds import PERSONAL_DATA, PrivateKind
@@ -56,7 +57,7 @@ class CleanedBatch:
 
     documents: pa.Table  # of `schema`: kept documents, with columns for deduplication
     rejected: pa.Table  # of REJECTED: rows that could not be read, then documents that a filter dropped
-    counts: Counter[str]  # TOTALS, documents/dropped_<reason>, documents/other_language_<code>, privacy/<kind>
+    counts: Counter[str]  # TOTALS, documents/dropped_<reason>, documents/other_language_<code>, privacy/<kind>, groups
 
 
 def schema(permutations: int) -> pa.Schema:
@@ -78,13 +79,15 @@ def clean(
     rules: Rules,
     permutations: int,
     checks: Sequence[Check] = (),
+    counts_groups: bool = False,
 ) -> Iterator[CleanedBatch]:
     """Reads parts of a source and yields the cleaned batches in order; at least one, which may be empty.
 
     name: the source's name in the recipe. permutations: length of the MinHash signatures. checks: what documents that
-    the filters kept are checked for, in this order.
+    the filters kept are checked for, in this order. counts_groups: whether documents are counted by the groups of
+    people that they mention.
     Raises UserError if a file cannot be read at all, or if a custom filter fails."""
-    batch = _Batch(name, source, rules, checks)
+    batch = _Batch(name, source, rules, checks, counts_groups)
     for part in parts:
         for rows in source.read_texts(part):
             left: Row | BadRow | Texts | None = rows
@@ -92,7 +95,7 @@ def clean(
                 left = batch.add(part, left)
                 if batch.is_full:
                     yield batch.cleaned(permutations)
-                    batch = _Batch(name, source, rules, checks)
+                    batch = _Batch(name, source, rules, checks, counts_groups)
     yield batch.cleaned(permutations)
 
 
@@ -104,6 +107,7 @@ class _Batch:
     source: Source
     rules: Rules
     checks: Sequence[Check] = ()
+    counts_groups: bool = False
     texts: list[pa.Array] = field(default_factory=list)  # as they were read; of rows that came one by one:
     single_texts: list[str] = field(default_factory=list)  # those after `texts`
     bad_rows: list[tuple[Part, BadRow]] = field(default_factory=list)
@@ -173,9 +177,16 @@ class _Batch:
     def cleaned(self, permutations: int) -> CleanedBatch:
         documents, is_dropped = self._documents()
         self.counts["documents/read"] = len(documents) + sum(row.reason != "" for _, row in self.bad_rows)
+        groups = (
+            [mentioned_groups(*of) for of in zip(documents.texts.to_pylist(), documents.languages, strict=True)]
+            if self.counts_groups
+            else []
+        )
         verdicts = self._verdicts(documents, is_dropped)
         shortened = documents.with_texts({row: verdict.text or "" for row, verdict in verdicts.shortened().items()})
-        columns = self._check(shortened, verdicts)
+        columns = self._check(shortened, verdicts, groups)
+        if self.counts_groups:
+            self.counts.update(group_counts.count(groups, verdicts))
         kept = np.flatnonzero(verdicts.is_kept)
         if cut := list(verdicts.shortened()):
             before, after = (filled_lines(of.texts.take(pa.array(cut))).sum() for of in (documents, shortened))
@@ -231,13 +242,13 @@ class _Batch:
         ]
         return pa.array(parts, pa.string()), np.array(traces, np.int64), is_dropped[places]
 
-    def _check(self, documents: Documents, verdicts: Verdicts) -> dict[str, pa.Array]:
+    def _check(self, documents: Documents, verdicts: Verdicts, groups: Sequence[Sequence[str]]) -> dict[str, pa.Array]:
         """Checks the documents that are kept and replaces their verdicts. Returns the checks' columns by name."""
         columns: dict[str, pa.Array] = {}
         ids = [self.origins.id(place) for place in range(len(documents))] if self.checks else []
         for check in self.checks:
             kept = np.flatnonzero(verdicts.is_kept).tolist()
-            batch = Candidates(self.name, ids, documents, documents.hashed, kept)
+            batch = Candidates(self.name, ids, documents, documents.hashed, kept, groups)
             result = check.apply(batch)
             self.counts.update(result.counts)
             columns |= result.columns

@@ -159,12 +159,18 @@ def bin_edges(low: float, high: float) -> list[float]:
 
 
 def data_card(
-    summary: Summary, *, read: Mapping[str, int], edges: Mapping[str, list[float]], clusters: list[dict[str, Any]]
+    summary: Summary,
+    *,
+    read: Mapping[str, int],
+    edges: Mapping[str, list[float]],
+    clusters: list[dict[str, Any]],
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> bytes:
     """The card as JSON, at most MAX_BYTES. A summary without its samples' order, with the bins of its histograms; one
     without a value is left out.
 
-    read: rows read from each source. clusters: the largest groups of near duplicates, {documents, members}."""
+    read: rows read from each source. clusters: the largest groups of near duplicates, {documents, members}. groups: of
+    people, {read, kept, dropped by reason}; no key of the card where there are none."""
     documents = {source: _funnel(read[source], summary["documents"].get(source, {})) for source in sorted(read)}
     dropped = Counter[str]()
     for counts in documents.values():
@@ -185,6 +191,11 @@ def data_card(
         "dropped": {name: summary["dropped"][name] for name in reasons[:MAX_REASONS] if name in summary["dropped"]},
         "near_duplicates": clusters,
     }
+    if groups:
+        card["groups"] = {
+            name: {**of, "dropped": _limited(of["dropped"], reasons[:MAX_REASONS], "other reasons")}
+            for name, of in groups.items()
+        }
     characters = EXCERPT
     while len(text := _json(card, characters)) > MAX_BYTES and characters:
         characters //= 2

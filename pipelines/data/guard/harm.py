@@ -41,11 +41,12 @@ class Harm:
     guard: Guard | None = None
 
     def apply(self, batch: Candidates) -> CheckResult:
-        """Counts the harmful documents and the groups, and drops those of the kinds whose action is drop."""
+        """Counts the harmful documents and the groups, and drops those of the kinds whose action is drop. The batch has
+        the groups that its documents mention."""
         result = CheckResult()
         for position in batch.kept:
             document = batch.documents[position]
-            groups = mentioned_groups(document.text, document.language)
+            groups = batch.groups[position]
             counted = ["documents", *(f"documents_{group}" for group in groups)]
             for kind, problem in self.find(document).items():
                 counted.append(kind)
@@ -129,17 +130,6 @@ def discrimination(text: str, language: str) -> str | None:
                 if not _matches(REPORTED, rest, language):
                     return f"against {group}: {match[0].strip()[:QUOTED_CHARACTERS]}"
     return None
-
-
-def mentioned_groups(text: str, language: str) -> list[str]:
-    """The groups of people that a text mentions.
-
-    >>> mentioned_groups("The women of the village met the Muslims.", "en")
-    ['women', 'muslims']
-    """
-    lower = text.lower()
-    of_language = {name: words[language] for name, words in GROUPS.items() if language in words}
-    return [name for name, words in of_language.items() if _pattern(words, language).search(lower)]
 
 
 def _num_words(document: DocumentStats) -> float:

@@ -28,7 +28,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="corpus",
-    version=10,
+    version=11,
     makes="corpus",
     options=CorpusOptions,
     cluster=CorpusCluster,

@@ -160,7 +160,13 @@ def clean_block(
         nonlocal first_bad
         source, of_source = sources[block.source], rules[block.source]
         for batch in cleaning.clean(
-            block.source, source, parts, rules=of_source, permutations=permutations, checks=checks
+            block.source,
+            source,
+            parts,
+            rules=of_source,
+            permutations=permutations,
+            checks=checks,
+            counts_groups=bool(check_files.harm),
         ):
             counts.update(batch.counts)
             first_bad = first_bad or _first_problem(batch.rejected)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipelines.data.corpus import group_counts
 from pipelines.data.corpus.checks import Check
 from pipelines.data.corpus.contamination import EvaluationSets
 from pipelines.data.corpus.documents import QUALITY
@@ -70,7 +71,10 @@ class CheckFiles:
         if self.harm:
             from pipelines.data.guard.harm import harm_facts, silenced
 
-            facts |= harm_facts(self.harm, counts)
+            by_group = group_counts.shares(counts)
+            facts |= harm_facts(self.harm, counts) | group_counts.group_facts(by_group)
+            for warning in group_counts.warnings(by_group).values():
+                work.progress.note(f"groups: {warning}: rayse inspect {work.name} --card")
             for group in silenced(facts):
                 fractions = [facts[f"harm/dropped_fraction{suffix}"] for suffix in (f"_{group}", "")]
                 work.progress.note(

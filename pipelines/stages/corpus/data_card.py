@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, counts_of, map_arrow
-from pipelines.data.corpus import corpora, data_card
+from pipelines.data.corpus import corpora, data_card, group_counts
 from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks
@@ -51,6 +51,7 @@ def write_data_card(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> Non
         blocks=[(block.source, str(block.file)) for block in cleaned.blocks],
         clusters=str(duplicates / CLUSTERS),
         edges=edges,
+        groups=group_counts.table(group_counts.shares(cleaned.counts)),
     )
 
 
@@ -99,17 +100,18 @@ def write_file(
     blocks: Sequence[tuple[str, str]],
     clusters: str,
     edges: dict[str, list[float]],
+    groups: dict[str, dict[str, Any]],
 ) -> None:
-    """Writes the card. Runs in a task. blocks: (source, file) of each; clusters: file of the largest ones."""
+    """Writes the card. Runs in a task. blocks: (source, file) of each; clusters: file of the largest ones; groups: of
+    people, each with what became of the documents that mention it."""
     summary = reduce(data_card.merged, (json.loads(Path(file).read_bytes()) for file in summaries))
     read = Counter[str]()
     for source, file in blocks:
         counts = counts_of(Path(file))
         read[source] += counts["documents/read"] + counts["rows/bad"]
     members = _members(map_arrow(Path(clusters)).to_pylist(), [file for _, file in blocks])
-    _write(
-        data_card.data_card({**NO_DOCUMENTS, **summary}, read=read, edges=edges, clusters=members), Path(item["path"])
-    )
+    card = data_card.data_card({**NO_DOCUMENTS, **summary}, read=read, edges=edges, clusters=members, groups=groups)
+    _write(card, Path(item["path"]))
 
 
 def _members(clusters: Sequence[dict[str, Any]], files: Sequence[str]) -> list[dict[str, Any]]:

@@ -141,8 +141,8 @@ class CorpusOptions(Options):
     harm: HarmOptions = Field(
         default={},
         description="What happens to harmful documents, by kind (toxicity, discrimination, unsafe by the guard of an "
-        "earlier stage): drop, or count alone; groups of people that documents mention are counted. Default: nothing "
-        "is looked for",
+        "earlier stage): drop, or count alone; documents are counted by the groups of people that they mention, read "
+        "and kept. Default: nothing is looked for",
     )
     near_duplicates: float | None = Field(
         default=0.8,

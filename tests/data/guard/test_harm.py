@@ -9,10 +9,11 @@ import pytest
 
 from pipelines.data.corpus.checks import Candidates
 from pipelines.data.guard.disguises import canonical_text
-from pipelines.data.guard.harm import GROUPS, Harm, discrimination, harm_facts, mentioned_groups, silenced, toxicity
+from pipelines.data.guard.harm import Harm, discrimination, harm_facts, silenced, toxicity
 from pipelines.data.text.document_stats import document_stats
 from pipelines.data.text.harm_kinds import HarmOptions
 from pipelines.data.text.measures import hash_texts
+from pipelines.data.text.people_groups import mentioned_groups
 from tests.data.guard.test_guard import random_guard
 
 TOXIC = {
@@ -65,19 +66,12 @@ def test_statements_against_groups_name_the_group(language: str) -> None:
     assert [text for text in NOT_AGAINST[language] if discrimination(text.lower(), language)] == []
 
 
-def test_groups_are_mentioned_in_both_languages() -> None:
-    assert mentioned_groups("An old man helped the Jewish women; humans are wicked.", "en") == [
-        "women", "men", "jews", "old_people",
-    ]  # fmt: skip
-    assert mentioned_groups("那位盲人和佛教徒一起去看老人。", "zh") == ["buddhists", "disabled_people", "old_people"]
-    assert all(set(words) == {"en", "zh"} for words in GROUPS.values())
-
-
 def batch(texts: list[str]) -> Candidates:
     array = pa.array(texts)
     hashed = hash_texts(array)
     documents = document_stats(array, ["en"] * len(texts), hashed)
-    return Candidates("web", [str(number) for number in range(len(texts))], documents, hashed, range(len(texts)))
+    groups = [mentioned_groups(text, "en") for text in texts]
+    return Candidates("web", [str(n) for n in range(len(texts))], documents, hashed, range(len(texts)), groups)
 
 
 def test_counts_by_group_show_which_one_loses_documents() -> None:
