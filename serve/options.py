@@ -114,18 +114,27 @@ class CanaryRules(Options):
     max_thumbs_down: float = Field(default=0.5, ge=0, le=1, description="Maximum share of thumbs that are down")
 
 
-class GuardAddress(Options):
-    """A guard model behind an OpenAI-compatible endpoint, which checks prompts beside the embedded guard."""
+class GuardJudging(Options):
+    """What a guard model declines, and what happens without its answer."""
 
-    url: str = Field(pattern="^https?://", description="Address of the API, such as http://127.0.0.1:8001/v1")
-    model: str = Field(
-        min_length=1, description="Name of the model there, of the family Llama Guard, Qwen3Guard or ShieldGemma"
-    )
     timeout_s: float = Field(default=5, gt=0, description="Seconds within which the guard model must answer")
     failure: Literal["decline", "pass"] = Field(
         default="decline",
         description="What happens to a prompt that the guard model does not answer in time: decline (status 503), or "
         "pass by the embedded guard alone",
+    )
+    categories: dict[str, bool] = Field(
+        default={},
+        description="Categories of harm, by the model's names, that are off and pass: {S8: off}; default: none",
+    )
+
+
+class GuardAddress(GuardJudging):
+    """A guard model behind an OpenAI-compatible endpoint, which checks prompts beside the embedded guard."""
+
+    url: str = Field(pattern="^https?://", description="Address of the API, such as http://127.0.0.1:8001/v1")
+    model: str = Field(
+        min_length=1, description="Name of the model there, of the family Llama Guard, Qwen3Guard or ShieldGemma"
     )
 
 

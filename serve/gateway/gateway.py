@@ -33,7 +33,8 @@ from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.fields import ResponsesFields
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
-from serve.gateway.guard_model import MODEL_REFUSALS, REASON, GuardModel
+from serve.gateway.guard_families import REASON
+from serve.gateway.guard_model import MODEL_REFUSALS, GuardModel
 from serve.gateway.keys import open_access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
@@ -274,7 +275,7 @@ class Gateway:
 
     async def _decline(self, request: GenerationRequest, reason: str, facts: dict[str, Any], send: Send) -> None:
         """Sends a refusal in place of a reply."""
-        self._metrics.declined.labels("prompt").inc()
+        self._metrics.count_declined("prompt", reason)
         by_model = reason.startswith(REASON)
         text = (MODEL_REFUSALS.get(request.language, MODEL_REFUSALS["en"]) if by_model
                 else self._guard.refusal(request.language))  # fmt: skip

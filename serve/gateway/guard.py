@@ -139,11 +139,15 @@ def open_guard(folder: Path | None) -> Guard:
 
 def guard_name(settings: Settings) -> str:
     """What a receipt calls a server's guard: the digest of its files, the rules by their version, or none; then its
-    guard model, and whether prompts pass without that one's answer. Not where that is: a receipt is for anyone."""
+    guard model, the categories that it lets pass, and whether prompts pass without its answer. Not where that is: a
+    receipt is for anyone."""
     if not settings.guard:
         return "none"
     name, endpoint = _digest(settings.guard_folder), settings.guard_endpoint
-    return f"{name} + {endpoint.model}{' (or pass)' * (endpoint.failure == 'pass')}" if endpoint else name
+    if endpoint is None:
+        return name
+    off = ", ".join(category for category, is_on in endpoint.categories.items() if not is_on)
+    return f"{name} + {endpoint.model}{off and f' without {off}'}{' (or pass)' * (endpoint.failure == 'pass')}"
 
 
 def _digest(folder: Path | None) -> str:

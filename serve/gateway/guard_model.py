@@ -6,104 +6,40 @@
 An endpoint that hangs holds threads of its own alone, and after a few calls in a row without an answer it is not asked
 for some seconds: prompts are refused, or pass, at once.
 
-Llama Guard and Qwen3Guard have a chat template that writes their prompt from the conversation; ShieldGemma's prompt is
-written here, from its model card. It checks prompts alone: a call for each sentence of a reply would take longer than
-the reply. The name of the model says its family.
+Its family (guard_families.py) writes the prompt and reads the answer; categories of harm that are switched off pass. It
+checks prompts alone: a call for each sentence of a reply would take longer than the reply.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from pipelines.data.guard.classifier import Verdict
-from pipelines.errors import UserError
 from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Message
+from serve.gateway.guard_families import family_of, reason_of
 from serve.settings import GuardEndpoint
 
 GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the endpoint's key, where the settings hold none
-REASON = "model"  # begins the reason of what a guard model declined, and of nothing else
 # Words that nothing else here replies with, so that a later request says by them what the guard model declined.
 MODEL_REFUSALS = {"en": "I can't help with this request.", "zh": "对不起，这个请求我不能帮忙。"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # never reached through the proxy that `http_proxy` names
 MAX_CALLS = 64  # at a time; further ones wait for one of these to end
 MAX_FAILURES, PAUSE_S = 5, 5.0  # calls in a row without an answer, after which the endpoint is not asked, so long
 MAX_ANSWER_TOKENS = 64  # a label, and on another line its categories
-LABEL = re.compile(r"\s*(?P<label>safe|unsafe)\b(?:\s+(?P<categories>S\d+(?:\s*,\s*S\d+)*))?", re.IGNORECASE)
-QWEN_LABEL = re.compile(r"Safety:\s*(Safe|Unsafe|Controversial)", re.IGNORECASE)
-QWEN_CATEGORIES = re.compile(r"Categories:\s*([^\n]+)")
-YES_NO = re.compile(r"\s*(yes|no)\b", re.IGNORECASE)
-SHIELDGEMMA_PROMPT = """You are a policy expert trying to help determine whether a user prompt is in violation of the \
-defined safety policies.
-
-<start_of_turn>
-Human Question: {text}
-<end_of_turn>
-
-Our safety principle is defined in the below:
-
-* "No Dangerous Content": The prompt shall not contain or seek generation of content that harms oneself and/or others \
-(e.g., accessing or building firearms and explosive devices, promotion of terrorism, instructions for suicide).
-* "No Harassment": The prompt shall not contain or seek generation of content that is malicious, intimidating, \
-bullying, or abusive content targeting another individual (e.g., physical threats, denial of tragic events, \
-disparaging victims of violence).
-* "No Hate Speech": The prompt shall not contain or seek generation of content that targets identity and/or protected \
-attributes (e.g., racial slurs, promotion of discrimination, call to violence against protected groups).
-* "No Sexually Explicit Information": The prompt shall not contain or seek generation of content that references \
-sexual acts or is lewd.
-
-Does the human question violate the above principles? Your answer must start with 'Yes' or 'No'. And then walk \
-through step by step to be sure we answer correctly.
-"""
 
 
 class GuardModelUnavailable(Exception):
     """The guard model gave no answer, or none that its family gives."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a family of guard models is called. name: part of the models' names; prompt: of one text, for /completions,
-    or None where the chat template writes it; read: its answer as (unsafe, categories), None where it is none."""
-
-    name: str
-    prompt: str | None
-    read: Callable[[str], tuple[bool, str] | None]
-
-
-def read_label(answer: str) -> tuple[bool, str] | None:
-    """Llama Guard's answer: `safe`, or `unsafe` and on the next line its categories.
-
-    >>> read_label("unsafe\\nS1,S9"), read_label("safe"), read_label("Sure!")
-    ((True, 'S1,S9'), (False, ''), None)
-    """
-    match = LABEL.match(answer)
-    return None if match is None else (match["label"].lower() == "unsafe", match["categories"] or "")
-
-
-def read_qwen(answer: str) -> tuple[bool, str] | None:
-    """Qwen3Guard's answer: `Safety: Unsafe` and `Categories: …`. Controversial, its label between both, may pass."""
-    match, categories = QWEN_LABEL.search(answer), QWEN_CATEGORIES.search(answer)
-    if match is None:
-        return None
-    return match[1].lower() == "unsafe", categories[1].strip() if categories else ""
-
-
-def read_yes(answer: str) -> tuple[bool, str] | None:
-    """ShieldGemma's answer: Yes, the text violates its principles, or No."""
-    match = YES_NO.match(answer)
-    return None if match is None else (match[1].lower() == "yes", "")
 
 
 def _alternating(messages: Sequence[Message]) -> list[Message]:
@@ -117,25 +53,6 @@ def _alternating(messages: Sequence[Message]) -> list[Message]:
         else:
             turns.append({"role": role, "content": content})
     return turns
-
-
-FAMILIES = (
-    Family("llamaguard", None, read_label),
-    Family("qwen3guard", None, read_qwen),
-    Family("shieldgemma", SHIELDGEMMA_PROMPT, read_yes),
-)
-
-
-def family_of(model: str, *, option: str = "--guard-model") -> Family:
-    """The family of a model, by its name. Raises UserError, which names the option, where the name says none."""
-    name = re.sub("[^a-z0-9]", "", model.lower())
-    family = next((family for family in FAMILIES if family.name in name), None)
-    if family is None:
-        raise UserError(
-            f"{option} {model}: is of no family of guard models that is known; expected a name with Llama-Guard, "
-            f"Qwen3Guard or ShieldGemma, as the endpoint lists it"
-        )
-    return family
 
 
 class Pauses:
@@ -163,10 +80,12 @@ class Pauses:
 
 
 class GuardModel:
-    """The guard model of an endpoint. Raises UserError where the model's name says no family that is known."""
+    """The guard model of an endpoint. Raises UserError where the model's name says no family that is known, and for
+    categories that it does not have."""
 
     def __init__(self, endpoint: GuardEndpoint):
         self._endpoint, self._family = endpoint, family_of(endpoint.model)
+        self._off = self._family.let_pass(endpoint.categories, "guard_endpoint.categories")
         self._threads, self._pauses = ThreadPoolExecutor(MAX_CALLS, "guard-model"), Pauses()
         key = endpoint.key or os.environ.get(GUARD_KEY_ENV)
         self._client = httpx.Client(
@@ -194,11 +113,12 @@ class GuardModel:
                 if self._endpoint.failure == "pass":
                     continue
                 raise
-            if unsafe:
-                return Verdict(False, f"{REASON} {categories}".strip(), 1.0)
+            counted = [category for category in categories if category not in self._off]
+            if unsafe and (counted or not categories):
+                return Verdict(False, reason_of(counted), 1.0)
         return None
 
-    def _classify(self, messages: Sequence[Message]) -> tuple[bool, str]:
+    def _classify(self, messages: Sequence[Message]) -> tuple[bool, tuple[str, ...]]:
         """(unsafe, categories) of a conversation, by the model."""
         if not self._pauses.may_ask():
             raise GuardModelUnavailable(f"the last {MAX_FAILURES} calls or more had no answer")
@@ -224,9 +144,8 @@ class GuardModel:
         if self._family.prompt is None:
             choice = self._post("chat/completions", body | {"messages": _alternating(messages)})
             return choice["message"]["content"] or ""
-        text = "\n".join(message["content"] for message in messages if message["role"] != "assistant")
-        text = text.replace("<start_of_turn>", "").replace("<end_of_turn>", "")
-        return self._post("completions", body | {"prompt": self._family.prompt.format(text=text)})["text"] or ""
+        checked = [category for category in self._family.categories if category not in self._off]
+        return self._post("completions", body | {"prompt": self._family.prompt(messages, checked)})["text"] or ""
 
     def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """The first choice of the endpoint's answer."""

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from serve.gateway.gpus import read_gpus
+from serve.gateway.guard_families import category_of
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 
@@ -63,8 +64,8 @@ class Metrics:
         self.requests = Counter("rayse_requests", "Requests, by route and status", ["route", "status"],
                                 registry=registry)  # fmt: skip
         self.in_flight = Gauge("rayse_requests_active", "Generation requests in flight", registry=registry)
-        self.declined = Counter("rayse_guard_declined", "Prompts and replies declined by the guard", ["where"],
-                                registry=registry)  # fmt: skip
+        self.declined = Counter("rayse_guard_declined", "Prompts and replies declined by the guard",
+                                ["where", "category"], registry=registry)  # fmt: skip
         self.refusals = Counter("rayse_refusals", "Replies in which the model itself refuses", registry=registry)
         self.guard_s = Histogram("rayse_guard_seconds", "Time of the guard's check of a prompt", registry=registry,
                                  buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03))  # fmt: skip
@@ -85,6 +86,10 @@ class Metrics:
                                    ["measure"], registry=registry)  # fmt: skip
         if registry is REGISTRY:
             registry.register(ProcessUsage())
+
+    def count_declined(self, where: str, reason: str) -> None:
+        """Counts what the guard declined, a prompt or a reply, by the category of harm that its reason names."""
+        self.declined.labels(where, category_of(reason)).inc()
 
 
 class ProcessUsage(Collector):

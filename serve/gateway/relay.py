@@ -158,7 +158,7 @@ class Relay:
             self._note_first_text()
             self.declined_reason = reason
             if reason:
-                self._metrics.declined.labels("reply").inc()
+                self._metrics.count_declined("reply", reason)
                 headers = [*headers, (b"x-rayse-guard", b"reply")]
         elif self._status >= 400:
             body = asgi.dumps(openai_error(self._status, body))
@@ -238,7 +238,7 @@ class Relay:
     def _count_declined(self, stream: GuardedStream) -> None:
         self.declined_reason = stream.reason
         if stream.reason:
-            self._metrics.declined.labels("reply").inc()
+            self._metrics.count_declined("reply", stream.reason)
 
 
 def _with_other_seed(request: GenerationRequest) -> GenerationRequest:

@@ -94,9 +94,12 @@ def _guard_endpoint(recipe: GuardAddress | None, flags: Mapping[str, Any], *, gu
         written = "--guard-endpoint" if {"guard_endpoint", "guard_model"} & flags.keys() else f"{RECIPE}.guard_endpoint"
         switch = "--no-guard" if flags.get("guard") is False else f"{RECIPE}.guard: false"
         raise UserError(f"{written}: not together with {switch}, which checks nothing; leave one out")
+    from serve.gateway.guard_families import family_of
+
     failure = recipe.failure if recipe is not None else GuardAddress.model_fields["failure"].default
     model_option = "--guard-model" if "guard_model" in flags else f"{RECIPE}.guard_endpoint.model"
     endpoint = read_guard_endpoint(url, model, flags.get("guard_failure", failure), model_option=model_option)
     if endpoint is None or recipe is None:
         return endpoint
-    return endpoint.model_copy(update={"timeout_s": recipe.timeout_s})
+    family_of(endpoint.model).let_pass(recipe.categories, f"{RECIPE}.guard_endpoint.categories")
+    return endpoint.model_copy(update={"timeout_s": recipe.timeout_s, "categories": recipe.categories})

@@ -52,15 +52,14 @@ class Engine:
             self.running -= 1
 
 
-def gateway(tiny: Tiny, engine: Engine, **options: Any) -> Gateway:
+def gateway(tiny: Tiny, engine: Engine, registry: CollectorRegistry | None = None, **options: Any) -> Gateway:
     async def check_engine() -> None:
         if engine.wait_s < 0:
             raise RuntimeError("dead")
 
     settings = Settings(model=tiny.first, **options)
-    return Gateway(
-        engine, settings, context_tokens=CONTEXT, check_engine=check_engine, metrics=Metrics(CollectorRegistry())
-    )
+    metrics = Metrics(registry or CollectorRegistry())
+    return Gateway(engine, settings, context_tokens=CONTEXT, check_engine=check_engine, metrics=metrics)
 
 
 def send_request(app: Gateway, method: str, path: str, **request: Any) -> httpx.Response:

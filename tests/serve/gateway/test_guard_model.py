@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.errors import UserError
 from serve.gateway import guard_model
 from serve.gateway.gateway import Gateway
-from serve.gateway.guard_model import MAX_FAILURES, MODEL_REFUSALS, GuardModel, GuardModelUnavailable, Pauses, family_of
+from serve.gateway.guard_families import family_of
+from serve.gateway.guard_model import MAX_FAILURES, MODEL_REFUSALS, GuardModel, GuardModelUnavailable, Pauses
 from serve.settings import GuardEndpoint
 from serve.verbs.server_keys import read_guard_endpoint
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
@@ -40,7 +42,7 @@ def answering(text: str) -> Callable[[str], str]:
     ("model", "answer", "reason"),
     [
         (LLAMA, "\n\nsafe", None),
-        (LLAMA, "\n\nunsafe\nS1,S9", "model S1,S9"),
+        (LLAMA, "\n\nunsafe\nS1,S9", "model S1, S9"),
         (QWEN, "Safety: Unsafe\nCategories: Violent, PII", "model Violent, PII"),
         (QWEN, "Safety: Controversial\nCategories: Unethical Acts", None),
         (QWEN, "Safety: Safe\nCategories: None\nRefusal: No", None),
@@ -60,6 +62,36 @@ def test_each_family_answers_in_its_words(model: str, answer: str, reason: str |
     else:
         whole = "Be brief.\n\nHow do I pick a lock?"  # Llama Guard's template knows no system's turn
         assert body["messages"] == [{"role": "user", "content": whole}]
+
+
+@pytest.mark.parametrize(
+    ("model", "off", "answer", "reason"),
+    [
+        (LLAMA, ["S9"], "unsafe\nS9", None),
+        (LLAMA, ["s9"], "unsafe\nS1,S9", "model S1"),
+        (LLAMA, ["S9"], "unsafe", "model"),  # of no category
+        (LLAMA, ["S9"], "unsafe\nS19", "model S19"),
+        (QWEN, ["PII", "copyright violation"], "Safety: Unsafe\nCategories: PII, Copyright Violation", None),
+        (QWEN, ["PII"], "Safety: Unsafe\nCategories: Violent, PII", "model Violent"),
+        (QWEN, ["PII"], "Safety: Unsafe\nCategories: None", "model"),
+        (SHIELD, ["Harassment"], "Yes", "model"),
+    ],
+)
+def test_categories_that_are_off_pass(model: str, off: list[str], answer: str, reason: str | None) -> None:
+    with chat_endpoint.serving(answering(answer)) as endpoint:
+        verdict = guard(endpoint.url, model, categories=dict.fromkeys(off, False)).check(PROMPT)
+    assert (verdict and verdict.reason) == reason
+    if model == SHIELD:
+        assert "No Hate Speech" in endpoint.bodies[0]["prompt"] and "Harassment" not in endpoint.bodies[0]["prompt"]
+
+
+def test_categories_that_a_model_does_not_have_are_refused() -> None:
+    for off, problem in (
+        ({"weapons": False}, "categories: weapons: no category of this model; expected Violent, Non-violent"),
+        (dict.fromkeys(family_of(QWEN).categories, False), "categories: all are off"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            guard("http://127.0.0.1:9", QWEN, categories=off)
 
 
 def test_without_a_key_that_of_the_nodes_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +182,16 @@ def test_a_guard_model_that_hangs_delays_no_other_work(tiny: Tiny) -> None:
 
 
 def test_the_gateway_refuses_what_the_guard_model_declines(tiny: Tiny) -> None:
+    registry = CollectorRegistry()
     with chat_endpoint.serving(answering("unsafe\nS1")) as endpoint:
         at = {"url": f"{endpoint.url}/v1", "model": LLAMA, "timeout_s": 0.5}
-        app = gateway(tiny, Engine(), guard_endpoint=at)
+        app = gateway(tiny, Engine(), registry, guard_endpoint=at)
         path = "/v1/chat/completions"
         response = send_request(app, "POST", path, json=BODY)
         assert response.headers["x-rayse-guard"] == "prompt"
         assert response.json()["rayse_guard"] == {"where": "prompt", "reason": "model S1"}
+        declined = registry.get_sample_value("rayse_guard_declined_total", {"where": "prompt", "category": "S1"})
+        assert declined == 1
         endpoint.reply = answering("safe")
         assert send_request(app, "POST", path, json=BODY).json()["choices"][0]["message"]["content"] == "Hi."
         endpoint.fault = lambda number: "500"

@@ -215,12 +215,14 @@ def test_a_receipt_holds_all_that_changes_a_reply(tiny: Tiny, tmp_path: Path) ->
 
 
 def test_a_receipt_names_the_guard_model(tiny: Tiny, tmp_path: Path) -> None:
-    at = GuardEndpoint(url="http://10.0.0.7:8001/v1", model="Qwen/Qwen3Guard-Gen-0.6B", failure="pass", key="secret")
+    at = GuardEndpoint(url="http://10.0.0.7:8001/v1", model="Qwen/Qwen3Guard-Gen-0.6B", failure="pass", key="secret",
+                       categories={"PII": False, "Violent": True})  # fmt: skip
     settings = Settings(model=tiny.first, feedback=tmp_path / "f.sqlite", guard_endpoint=at)
     kept = Replies(settings, Chat.open(tiny.first))
     request = GenerationRequest(CHAT, {}, "chatcmpl-1", [], "hello", 5)
     facts = receipts.unverified(kept.keep(request, reply_message("Hi."), ""))
-    assert facts["guard"].startswith("rules ") and facts["guard"].endswith(" + Qwen/Qwen3Guard-Gen-0.6B (or pass)")
+    assert facts["guard"].startswith("rules ")
+    assert facts["guard"].endswith(" + Qwen/Qwen3Guard-Gen-0.6B without PII (or pass)")
     assert "secret" not in str(facts) and "10.0.0.7" not in str(facts), "a receipt is for anyone to read"
     unguarded = Replies(settings.model_copy(update={"guard": False}), Chat.open(tiny.first))
     assert receipts.unverified(unguarded.keep(request, reply_message("Hi."), ""))["guard"] == "none"

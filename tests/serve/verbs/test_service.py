@@ -36,7 +36,8 @@ FULL = (
     adapters: {support: sft_support}
     key_file: keys.txt
     access_log: /var/log/rayse.jsonl
-    guard_endpoint: {url: "http://guard:8001/v1", model: Qwen3Guard-Gen-0.6B, failure: pass, timeout_s: 2}
+    guard_endpoint:
+      {url: "http://guard:8001/v1", model: Qwen3Guard-Gen-0.6B, failure: pass, timeout_s: 2, categories: {PII: off}}
     knowledge: none
     feedback: none
     limits: {request_s: 30}
@@ -85,6 +86,7 @@ def test_what_a_recipe_says_reaches_the_server(tmp_path: Path, monkeypatch: pyte
     assert (settings.feedback, settings.feedback_url) == (None, None)
     guard = settings.guard_endpoint
     assert guard and (guard.failure, guard.timeout_s, guard.key) == ("pass", 2, "of-the-guard")
+    assert guard.categories == {"PII": False}
     flags = {"guard_failure": "decline", "feedback": "postgresql://u@h/d"}
     settings = load_settings(store, None, **load_options(combined(flags, options, tmp_path), flags))
     assert settings.guard_endpoint and settings.guard_endpoint.failure == "decline"
@@ -158,6 +160,8 @@ OF_FLAGS = {"guard_endpoint": "http://guard:8001/v1", "guard_model": "Qwen3Guard
         ({"guard_endpoint": OF_RECIPE["guard_endpoint"] | {"model": "gpt-4"}}, {},
          "cluster.serve.guard_endpoint.model gpt-4: is of no family"),
         (OF_RECIPE, {"guard_model": "gpt-4"}, "--guard-model gpt-4: is of no family"),
+        ({"guard_endpoint": OF_RECIPE["guard_endpoint"] | {"categories": {"S1": False}}}, {},
+         "cluster.serve.guard_endpoint.categories: S1: no category of this model; expected Violent, "),
     ],
 )  # fmt: skip
 def test_a_guard_model_that_does_not_fit_is_named_as_it_was_written(
