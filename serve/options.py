@@ -123,6 +123,14 @@ class GuardJudging(Options):
         description="What happens to a prompt that the guard model does not answer in time: decline (status 503), or "
         "pass by the embedded guard alone",
     )
+    controversial: Literal["pass", "decline"] = Field(
+        default="pass", description="What happens to what Qwen3Guard labels controversial, between safe and unsafe"
+    )
+    replies: bool = Field(
+        default=False,
+        description="Whether it judges replies too, before they are sent: a whole one once, a stream after its first "
+        "sentence, then every 256 bytes at the end of a sentence, and at its end",
+    )
     categories: dict[str, bool] = Field(
         default={},
         description="Categories of harm, by the model's names, that are off and pass: {S8: off}; default: none",
@@ -142,6 +150,39 @@ class GuardEndpoint(GuardAddress):
     """A guard model with its key, which stands in no recipe and in no Serve config."""
 
     key: str | None = Field(default=None, repr=False, description="Key of the endpoint; default: none is sent")
+
+
+class GuardHosting(GuardJudging):
+    """A guard model that the server hosts itself, with an engine of its own beside those of its models."""
+
+    model: str = Field(
+        min_length=1,
+        description="Model or alias of the store, or folder of a Hugging Face model, whose name has Llama-Guard, "
+        "Qwen3Guard or ShieldGemma in it",
+    )
+    gpus: int | None = Field(
+        default=None, ge=0, description="GPUs of its engine; 0 runs it on the CPU; default: 1 where the model has any"
+    )
+    threads: int | None = Field(
+        default=None, gt=0, description="CPU threads of its engine; default: as many as a model's engine has"
+    )
+    kv_cache_bytes: int | None = Field(
+        default=None, ge=2**24, description="Memory for its keys and values, in bytes; default: as a model's engine has"
+    )
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="Maximum tokens of a conversation with the guard model's prompt; default: "
+        "twice those of the longest context that is served and 2,048, or the guard model's context where that is less"
+    )  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, values: Any) -> Any:
+        """Reads a name alone too.
+
+        >>> GuardHosting.model_validate("qwen3guard").model
+        'qwen3guard'
+        """
+        return {"model": values} if isinstance(values, str) else values
 
 
 class Hosting(Options):
@@ -206,6 +247,10 @@ class ServeCluster(Hosting, ClusterOptions):
     guard_endpoint: GuardAddress | None = Field(
         default=None, description="Guard model that checks prompts too, with the key of RAYSE_GUARD_KEY; default: the "
         "embedded guard alone"
+    )  # fmt: skip
+    guard_model: GuardHosting | None = Field(
+        default=None, description="Guard model that the server hosts beside its models, which checks prompts too; a "
+        "name, or {model: NAME, gpus: 1}; default: none"
     )  # fmt: skip
     knowledge: str | None = Field(
         default=None,

@@ -19,19 +19,36 @@ from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.inference.model_config import context_length
 from pipelines.options import Options
-from serve.options import CanaryRules, GuardEndpoint, Hosting, Limits, Replicas
+from serve.guard_families import family_of
+from serve.options import CanaryRules, GuardEndpoint, GuardHosting, Hosting, Limits, Replicas
 
-__all__ = ["CanaryRules", "GuardEndpoint", "Limits", "NamedKey", "Replicas", "Settings", "check_feedback_url"]
+__all__ = [
+    "CanaryRules",
+    "GuardEndpoint",
+    "HostedGuard",
+    "Limits",
+    "NamedKey",
+    "Replicas",
+    "Settings",
+    "check_feedback_url",
+]
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 ROUTE = re.compile(r"/|(/[\w.-]+)+")
 APP = re.compile(r"[A-Za-z0-9][\w.-]*")
 # Settings that are the server's, the same for all of its models.
 SHARED = ("host", "port", "key", "keys", "limits", "address", "app", "route", "feedback",
-          "feedback_url", "mask_feedback", "logs", "cache", "store")  # fmt: skip
+          "feedback_url", "mask_feedback", "logs", "cache", "store", "guard_model")  # fmt: skip
 FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
+
+
+class HostedGuard(GuardHosting):
+    """A guard model that the server hosts. model: the name that says its family, for messages and receipts."""
+
+    folder: Path = Field(description="Hugging Face folder with safetensors and a tokenizer")
+    version: str = Field(default="", description="The artifact's fingerprint; default: of a folder, none")
 
 
 class NamedKey(Options):
@@ -133,6 +150,9 @@ class Settings(Hosting):
     guard_endpoint: GuardEndpoint | None = Field(
         default=None, description="Guard model that checks prompts too; default: the embedded guard alone"
     )
+    guard_model: HostedGuard | None = Field(
+        default=None, description="Guard model that the server hosts, in place of one at an endpoint; default: none"
+    )
     feedback: Path | None = Field(default=None, description="SQLite file for users' feedback; default: none is stored")
     feedback_url: str | None = Field(
         default=None, description="PostgreSQL database for feedback and the use of keys, in place of that file; the "
@@ -168,6 +188,11 @@ class Settings(Hosting):
         """The settings of all models of this server, each with a prefix, address and limits that are the server's."""
         shared = {name: getattr(self, name) for name in SHARED}
         return (self, *(other.model_copy(update=shared) for other in self.others))
+
+    @property
+    def judging(self) -> GuardEndpoint | HostedGuard | None:
+        """The guard model, wherever it is; None without one, or where nothing is checked."""
+        return (self.guard_endpoint or self.guard_model) if self.guard else None
 
     @property
     def engines(self) -> tuple[Settings, ...]:
@@ -214,6 +239,7 @@ class Settings(Hosting):
         if not APP.fullmatch(self.app):
             raise UserError(f"--app {self.app}: expected letters, digits, points, hyphens and underscores")
         self._check_names()
+        self._check_guard_model()
         for model in self.models:
             if not (model.model / "config.json").is_file():
                 raise UserError(f"{model.model}: no config.json; expected a Hugging Face folder of a language model")
@@ -230,6 +256,19 @@ class Settings(Hosting):
         for canary in self.models:
             if canary.canary and canary.name not in names:
                 raise UserError(f"canary {canary.name}: expected a model of the same name beside it")
+
+    def _check_guard_model(self) -> None:
+        """Raises UserError for a guard model that cannot be hosted, or beside one at an endpoint."""
+        guard = self.guard_model
+        if guard is None:
+            return
+        if any(model.guard_endpoint is not None for model in self.models):
+            raise UserError("guard_model: not together with guard_endpoint; leave one of them out")
+        if not (guard.folder / "config.json").is_file():
+            raise UserError(
+                f"guard_model {guard.folder}: no config.json; expected a Hugging Face folder of a guard model"
+            )
+        family_of(guard.model, option="guard_model").let_pass(guard.categories, "guard_model.categories")
 
     def _check_context(self, chat: Chat) -> None:
         """Raises UserError where the readiness probe with its reply does not fit into the context."""

@@ -37,7 +37,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("data.corpus", "data.tokens", "data.knowledge"), ("data.sources",), ("data.text",),
         ("console",), ("options", "user_functions", "objects"), ("errors", "processor"),
     ),
-    "serve": (("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",), ("options",)),
+    "serve": (
+        ("verbs",), ("trial",), ("hosting",), ("client",), ("gateway",), ("settings",), ("options", "guard_families"),
+    ),
 }  # fmt: skip
 WITHOUT_CODE = ("pipelines", "pipelines.data", "serve")  # packages that hold a docstring alone
 CRAFTS = ("pipelines.data", "pipelines.inference", "pipelines.learning", "pipelines.rollout", "pipelines.metrics")

@@ -204,9 +204,17 @@ MaxPassagesOpt = Annotated[
 GuardEndpointOpt = Annotated[
     str | None, typer.Option(help="Address of the API of a guard model; its key is read from RAYSE_GUARD_KEY.")
 ]
-GuardModelOpt = Annotated[str | None, typer.Option(help="Guard model there, which checks prompts too.")]
+GuardModelOpt = Annotated[
+    str | None,
+    typer.Option(help="Guard model that checks prompts too: its name there, else one of the store, or a folder, which "
+                 "this server hosts."),
+]  # fmt: skip
 GuardFailureOpt = Annotated[
     str | None, typer.Option(help="Prompts that it does not answer: decline or pass. Default: decline.")
+]
+GuardRepliesOpt = Annotated[
+    bool | None,
+    typer.Option("--guard-replies/--no-guard-replies", help="Whether it judges replies too. Default: prompts alone."),
 ]
 InitNodesOpt = Annotated[
     str | None, typer.Option(help="Nodes that the recipe is for, with --base: 1x8xH100. Default: this machine.")

@@ -23,6 +23,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+import httpx
+
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat import Chat
@@ -33,7 +35,6 @@ from serve.gateway.asgi import ApiError, App, ClientDisconnected, Receive, Scope
 from serve.gateway.feedback import Reply
 from serve.gateway.fields import ResponsesFields
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
-from serve.gateway.guard_families import REASON
 from serve.gateway.guard_model import MODEL_REFUSALS, GuardModel
 from serve.gateway.keys import open_access
 from serve.gateway.knowledge import Knowledge
@@ -47,6 +48,7 @@ from serve.gateway.reply import refusal_chunks
 from serve.gateway.request import GenerationRequest, prepare
 from serve.gateway.responses import Responder, check_truncation, renamed, to_chat
 from serve.gateway.routes import CHAT, COMPLETIONS, EMBEDDINGS, GENERATION, RESPONSES
+from serve.guard_families import REASON
 from serve.settings import NamedKey, Settings
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Gateway:
     app: vLLM's. context_tokens: maximum of a prompt with its reply. check_engine: raises when the engine is dead.
     admit: counts a request of a named key over all replicas, and raises ApiError beyond its limits; default: in this
     process. collect_metrics: metrics of all replicas, for /metrics; default: of this process. find_reply: a reply that
-    another replica remembers, by its id.
+    another replica remembers, by its id. guard_transport: to the guard model that this server hosts.
     ready: set by the replica once warm-up requests were answered; until then /health says 503 and nothing is counted.
     """
 
@@ -89,12 +91,13 @@ class Gateway:
         admit: Callable[[NamedKey], Awaitable[None]] | None = None,
         collect_metrics: Callable[[], Awaitable[str]] | None = None,
         find_reply: Callable[[str], Awaitable[Reply | None]] | None = None,
+        guard_transport: httpx.BaseTransport | None = None,
     ):
         self._app, self._settings, self._check_engine = app, settings, check_engine
         self._context_tokens = context_tokens
         self._chat = Chat.open(settings.model)
         self._guard = RememberingGuard(open_guard(settings.guard_folder)) if settings.guard else NoGuard()
-        self._guard_model = GuardModel(settings.guard_endpoint) if settings.guard_endpoint and settings.guard else None
+        self._guard_model = GuardModel(settings.judging, guard_transport) if settings.judging else None
         self._replies = Replies(settings, self._chat) if settings.feedback else None
         self._knowledge = Knowledge.open(settings.knowledge_folder, settings.max_passages)
         self._metrics = metrics or Metrics()
@@ -232,8 +235,9 @@ class Gateway:
             guard = NoGuard() if request.only_scores else self._guard
             scores_first = (self._settings.quality != "score" and self._scorer.samples(request.reply_id)
                             and not request.only_scores and request.num_replies == 1)  # fmt: skip
+            judge = self._guard_model and self._guard_model.judge(request.checked, request.num_replies)
             relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._end_reply, facts), self._scorer if scores_first else None)  # fmt: skip
+                          partial(self._end_reply, facts), self._scorer if scores_first else None, judge)  # fmt: skip
             try:
                 await relay.run(scope, receive, send, request_id)
             finally:

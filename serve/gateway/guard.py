@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipelines.data.guard.encoder import opened
 from pipelines.data.guard.rules import RULES, RULES_VERSION
 from pipelines.data.text.languages import language_of
 from serve.gateway.conversation import Message
-from serve.settings import Settings
+from serve.settings import HostedGuard, Settings
 
 SENTENCE_END = re.compile(r"[。！？；!?…\n]\s*|\.\s+")  # the point of 2.5 ends no sentence
 MAX_HELD_CHARACTERS = 160  # a sentence that grows longer is checked, and released, as far as it has come
@@ -35,6 +35,8 @@ MIN_PART_CHARACTERS = (
     48  # sentences after the first are checked together up to here: each check reads the context again
 )
 CONTEXT_CHARACTERS = 160  # of what was released already, checked together with what follows
+# Of a stream, in UTF-8, between two calls of a guard model that judges replies: about 64 tokens of either language.
+JUDGED_BYTES = 256
 MAX_JOINED = 3  # messages that the classifier reads as one: more would be declined the more often, the more they are
 MAX_REMEMBERED, MAX_REMEMBERED_CHARACTERS = 5000, 4000  # verdicts; characters of a text whose verdict is remembered
 # Where a sentence turns from what it refuses to something else: "…, but", "…: here is how", "不过".
@@ -49,6 +51,10 @@ CLAUSE_END = re.compile(
     rf"但|不过|然而|可是|只是|而是|却|尽管|；|：|[，,](?=(?:那么|所以|就)?(?:{_OPENING_ZH}))",
     re.IGNORECASE,
 )
+
+
+Judge = Callable[[str], Verdict | None]
+"""The verdict of a guard model on a reply so far, where it must be declined. It may take a while."""
 
 
 class Check(Protocol):
@@ -143,11 +149,13 @@ def guard_name(settings: Settings) -> str:
     receipt is for anyone."""
     if not settings.guard:
         return "none"
-    name, endpoint = _digest(settings.guard_folder), settings.guard_endpoint
-    if endpoint is None:
+    name, judging = _digest(settings.guard_folder), settings.judging
+    if judging is None:
         return name
-    off = ", ".join(category for category, is_on in endpoint.categories.items() if not is_on)
-    return f"{name} + {endpoint.model}{off and f' without {off}'}{' (or pass)' * (endpoint.failure == 'pass')}"
+    version = f" {judging.version}".rstrip() if isinstance(judging, HostedGuard) else ""
+    off = ", ".join(category for category, is_on in judging.categories.items() if not is_on)
+    passes = " (or pass)" if judging.failure == "pass" else ""
+    return f"{name} + {judging.model}{version}{off and f' without {off}'}{passes}"
 
 
 def _digest(folder: Path | None) -> str:
@@ -196,13 +204,17 @@ def check_conversation(guard: Guard, messages: Sequence[Message]) -> Verdict | N
 class GuardedReply:
     """One reply while it grows, checked in parts of whole sentences.
 
-    text: all of it so far; released: number of its characters, from the beginning, that may be sent; verdict: on the
-    unsafe part that ended it."""
+    text: all of it so far; checked: number of its characters, from the beginning, that passed the guard; released: of
+    those that may be sent, which are as many, or with a judge those that it let pass; verdict: on the unsafe part that
+    ended it, or the judge's."""
 
     guard: Guard
     text: str = ""
+    checked: int = 0
     released: int = 0
     verdict: Verdict | None = None
+    judge: Judge | None = None
+    begun: int = 0  # characters that stood before the model wrote any
     _sentence_start: int = 0  # of the sentence that is growing
     # What a refusal names ("I will not explain how to …") is not held against the sentences after it: up to here the
     # text is not checked again.
@@ -212,18 +224,36 @@ class GuardedReply:
         """Adds a chunk; returns `released`. last: the reply is complete, so that its end is checked too."""
         self.text += chunk
         if isinstance(self.guard, NoGuard):  # nothing waits for the end of its sentence
-            self.released = len(self.text)
-        while self.verdict is None and (end := self._checkable_end(last)) > self.released:
+            self.checked = len(self.text)
+        while self.verdict is None and (end := self._checkable_end(last)) > self.checked:
             self._check(end)
+        if self.judge is None:
+            self.released = self.checked
+        elif self.verdict is None and self._is_due(last):
+            self.judge_with("")
         return self.released
 
+    def judge_with(self, calls: str) -> Verdict | None:
+        """The judge's verdict, which ends the reply, on what was checked and the texts of its calls; None without one,
+        and where all of it may be sent."""
+        if self.judge is not None and self.verdict is None:
+            self.verdict = self.judge(self.text[: self.checked] + (f"\n{calls}" if calls else ""))
+            if self.verdict is None:
+                self.released = self.checked
+        return self.verdict
+
+    def _is_due(self, last: bool) -> bool:
+        """Whether the judge is asked now: at the end, after the first part, and then every JUDGED_BYTES."""
+        waiting = len(self.text[self.released : self.checked].encode())
+        return waiting > 0 and (last or self.released == self.begun or waiting >= JUDGED_BYTES)
+
     def _check(self, end: int) -> None:
-        """Checks the text up to a character, and releases it; one sentence alone where not all of it may pass."""
-        context_start = self.released - CONTEXT_CHARACTERS
+        """Checks the text up to a character; one sentence alone where not all of it may pass."""
+        context_start = self.checked - CONTEXT_CHARACTERS
         part = self.text[max(self._excused_until, context_start) : end]
         verdict = self.guard.check_reply(part, language_of(part))
         if not verdict.allowed:
-            first_end = min(self._sentence_ends(self.released, end), default=end)
+            first_end = min(self._sentence_ends(self.checked, end), default=end)
             if first_end < end:
                 return self._check(first_end)
             # A clause that refuses does no harm; but a refusal excuses nothing of the clauses after it.
@@ -232,9 +262,9 @@ class GuardedReply:
                 return
             self._excused_until = end
         # The space after a sentence's point may begin the part.
-        ends = SENTENCE_END.finditer(self.text, max(self._sentence_start, self.released - 1), end)
+        ends = SENTENCE_END.finditer(self.text, max(self._sentence_start, self.checked - 1), end)
         self._sentence_start = max((match.end() for match in ends), default=self._sentence_start)
-        self.released = end
+        self.checked = end
 
     def with_refusal(self) -> str:
         """What its reader gets of a reply that was ended: the released part, then the refusal."""
@@ -247,17 +277,17 @@ class GuardedReply:
         return separator + self.guard.refusal(language_of(self.text))
 
     def _checkable_end(self, last: bool) -> int:
-        """End of the next part to check: some sentences, or as many characters as are held at most; `released` if none.
+        """End of the next part to check: some sentences, or as many characters as are held at most; `checked` if none.
 
         The first sentence is a part by itself: its reader waits for it."""
-        limit = self.released + MAX_HELD_CHARACTERS
+        limit = self.checked + MAX_HELD_CHARACTERS
         if last and len(self.text) <= limit:
             return len(self.text)
-        end = max(self._sentence_ends(self.released, limit), default=self.released)
+        end = max(self._sentence_ends(self.checked, limit), default=self.checked)
         is_full = len(self.text) >= limit
-        if end - self.released >= (1 if is_full or not self.released else MIN_PART_CHARACTERS):
+        if end - self.checked >= (1 if is_full or not self.checked else MIN_PART_CHARACTERS):
             return end
-        return limit if is_full else self.released
+        return limit if is_full else self.checked
 
     def _sentence_ends(self, start: int, limit: int) -> list[int]:
         """Where sentences end after a character, up to `limit`."""
@@ -274,9 +304,10 @@ def _only_refuses(guard: Guard, sentence: str) -> bool:
     )
 
 
-def begin_reply(guard: Guard, begun: str) -> GuardedReply:
+def begin_reply(guard: Guard, begun: str, judge: Judge | None = None) -> GuardedReply:
     """A reply of which this text stands already: checked and released, so that what follows is checked in its
-    context."""
-    reply = GuardedReply(guard)
+    context, and judged with it."""
+    reply = GuardedReply(guard, begun=len(begun))
     reply.append(begun, last=True)
+    reply.judge = judge
     return reply

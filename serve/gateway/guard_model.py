@@ -1,13 +1,14 @@
-"""A guard model behind an OpenAI-compatible endpoint, which checks prompts after the embedded guard let them pass.
+"""A guard model, which checks prompts after the embedded guard let them pass: behind an OpenAI-compatible endpoint, or
+hosted by this server (serve/hosting/guard_host.py), which answers the same requests through a transport of its own.
 
     conversation ──family's prompt──► endpoint ──family's answer──► verdict
                                         └──no answer in time──► the request is refused (503), or passes: `failure`
 
-An endpoint that hangs holds threads of its own alone, and after a few calls in a row without an answer it is not asked
-for some seconds: prompts are refused, or pass, at once.
+One that hangs holds threads of its own alone, and after a few calls in a row without an answer it is not asked for some
+seconds: prompts are refused, or pass, at once.
 
-Its family (guard_families.py) writes the prompt and reads the answer; categories of harm that are switched off pass. It
-checks prompts alone: a call for each sentence of a reply would take longer than the reply.
+Its family (guard_families.py) writes the prompt and reads the answer; categories of harm that are switched off pass.
+Replies are judged where the options say so, each time with the conversation: whole ones once, streams as they grow.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,12 +28,13 @@ import httpx
 from pipelines.data.guard.classifier import Verdict
 from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Message
-from serve.gateway.guard_families import family_of, reason_of
-from serve.settings import GuardEndpoint
+from serve.guard_families import CONTROVERSIAL, UNAVAILABLE, UNSAFE, Answer, family_of, reason_of
+from serve.settings import GuardEndpoint, HostedGuard
 
 GUARD_KEY_ENV = "RAYSE_GUARD_KEY"  # the endpoint's key, where the settings hold none
 # Words that nothing else here replies with, so that a later request says by them what the guard model declined.
 MODEL_REFUSALS = {"en": "I can't help with this request.", "zh": "对不起，这个请求我不能帮忙。"}
+HOSTED_URL = "http://guard-model/v1"  # of requests to one that is hosted, which no network carries
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # never reached through the proxy that `http_proxy` names
 MAX_CALLS = 64  # at a time; further ones wait for one of these to end
 MAX_FAILURES, PAUSE_S = 5, 5.0  # calls in a row without an answer, after which the endpoint is not asked, so long
@@ -79,25 +82,41 @@ class Pauses:
             self._ends = time.monotonic() + PAUSE_S
 
 
-class GuardModel:
-    """The guard model of an endpoint. Raises UserError where the model's name says no family that is known, and for
-    categories that it does not have."""
+@dataclass(frozen=True)
+class ReplyJudge:
+    """Judges the replies to a request. conversations: that they reply to, each as many of them."""
 
-    def __init__(self, endpoint: GuardEndpoint):
-        self._endpoint, self._family = endpoint, family_of(endpoint.model)
-        self._off = self._family.let_pass(endpoint.categories, "guard_endpoint.categories")
+    model: GuardModel
+    conversations: Sequence[Sequence[Message]]
+    num_replies: int
+
+    def __call__(self, index: int, text: str) -> Verdict | None:
+        """The verdict on a reply so far, by its index, where it must be declined."""
+        return self.model.check_reply(self.conversations[index * len(self.conversations) // self.num_replies], text)
+
+
+class GuardModel:
+    """The guard model of an endpoint, or the one that this server hosts, with the transport that reaches it. Raises
+    UserError where the model's name says no family that is known, and for categories that it does not have."""
+
+    def __init__(self, judging: GuardEndpoint | HostedGuard, transport: httpx.BaseTransport | None = None):
+        self._judging, self._family = judging, family_of(judging.model)
+        self._off = self._family.let_pass(judging.categories, "categories")
+        self._url, key = HOSTED_URL, None
+        if isinstance(judging, GuardEndpoint):
+            self._url, key = judging.url.rstrip("/"), judging.key or os.environ.get(GUARD_KEY_ENV)
         self._threads, self._pauses = ThreadPoolExecutor(MAX_CALLS, "guard-model"), Pauses()
-        key = endpoint.key or os.environ.get(GUARD_KEY_ENV)
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=endpoint.timeout_s,
-            trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK,
+            timeout=judging.timeout_s,
+            trust_env=urlsplit(self._url).hostname not in LOOPBACK,
+            transport=transport,
         )
 
     async def ask(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
         """As check, in a thread that nothing but this model's calls waits for. Raises ApiError (503)."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self.check, conversations)
+            return await self.in_thread(self.check, conversations)
         except GuardModelUnavailable as error:
             raise ApiError(503, f"the guard model does not answer ({error}), and without it no prompt passes; "
                            f"please try again later", code="guard_unavailable") from None  # fmt: skip
@@ -105,21 +124,41 @@ class GuardModel:
     def check(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
         """The verdict on prompts of which one must be declined; None where all may pass.
 
-        Raises GuardModelUnavailable without an answer in time, unless the endpoint's `failure` is pass."""
+        Raises GuardModelUnavailable without an answer in time, unless `failure` is pass."""
         for messages in conversations:
             try:
-                unsafe, categories = self._classify(messages)
+                if (verdict := self._verdict(messages)) is not None:
+                    return verdict
             except GuardModelUnavailable:
-                if self._endpoint.failure == "pass":
-                    continue
-                raise
-            counted = [category for category in categories if category not in self._off]
-            if unsafe and (counted or not categories):
-                return Verdict(False, reason_of(counted), 1.0)
+                if self._judging.failure != "pass":
+                    raise
         return None
 
-    def _classify(self, messages: Sequence[Message]) -> tuple[bool, tuple[str, ...]]:
-        """(unsafe, categories) of a conversation, by the model."""
+    def _verdict(self, messages: Sequence[Message]) -> Verdict | None:
+        """The verdict on a conversation's last turn where it must be declined. Raises GuardModelUnavailable."""
+        label, categories = self._classify(messages)
+        counted = [category for category in categories if category not in self._off]
+        is_declined = label == UNSAFE or (label == CONTROVERSIAL and self._judging.controversial == "decline")
+        return Verdict(False, reason_of(counted), 1.0) if is_declined and (counted or not categories) else None
+
+    def judge(self, conversations: Sequence[Sequence[Message]], num_replies: int) -> ReplyJudge | None:
+        """What judges the replies to a request; None where none are judged. num_replies: to all conversations."""
+        return ReplyJudge(self, conversations, num_replies) if self._judging.replies and conversations else None
+
+    def check_reply(self, messages: Sequence[Message], reply: str) -> Verdict | None:
+        """The verdict on a reply that must be declined, also where none comes in time, unless `failure` is pass: a
+        response may have begun, so that there is no status to say it with."""
+        try:
+            return self._verdict([*messages, {"role": "assistant", "content": reply}])
+        except GuardModelUnavailable:
+            return None if self._judging.failure == "pass" else Verdict(False, reason_of([UNAVAILABLE]), 1.0)
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls a function in one of the threads that nothing but this model's calls waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _classify(self, messages: Sequence[Message]) -> Answer:
+        """(label, categories) of a conversation, by the model."""
         if not self._pauses.may_ask():
             raise GuardModelUnavailable(f"the last {MAX_FAILURES} calls or more had no answer")
         try:
@@ -127,7 +166,7 @@ class GuardModel:
         except httpx.TransportError as error:
             # A prompt that takes long must not switch a guard off for others, where prompts pass without it.
             is_slow = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
-            self._pauses.note(answered=is_slow and self._endpoint.failure == "pass")
+            self._pauses.note(answered=is_slow and self._judging.failure == "pass")
             raise GuardModelUnavailable(type(error).__name__) from None
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # a status, no JSON
             self._pauses.note(answered=True)
@@ -135,12 +174,12 @@ class GuardModel:
         self._pauses.note(answered=True)
         result = self._family.read(answer)
         if result is None:
-            raise GuardModelUnavailable(f"an answer that {self._endpoint.model} does not give")
+            raise GuardModelUnavailable(f"an answer that {self._judging.model} does not give")
         return result
 
     def _answer(self, messages: Sequence[Message]) -> str:
         """The text that the endpoint replies with."""
-        body: dict[str, Any] = {"model": self._endpoint.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
+        body: dict[str, Any] = {"model": self._judging.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
         if self._family.prompt is None:
             choice = self._post("chat/completions", body | {"messages": _alternating(messages)})
             return choice["message"]["content"] or ""
@@ -149,5 +188,5 @@ class GuardModel:
 
     def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """The first choice of the endpoint's answer."""
-        response = self._client.post(f"{self._endpoint.url.rstrip('/')}/{route}", json=body)
+        response = self._client.post(f"{self._url}/{route}", json=body)
         return response.raise_for_status().json()["choices"][0]

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from serve.gateway.gpus import read_gpus
-from serve.gateway.guard_families import category_of
+from serve.guard_families import category_of
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 

@@ -23,6 +23,7 @@ from pipelines.data.tokens.chat_messages import Message
 from serve.gateway import asgi
 from serve.gateway.asgi import DONE, ApiError, App, Receive, Scope, Send
 from serve.gateway.guard import Guard
+from serve.gateway.guard_model import ReplyJudge
 from serve.gateway.metrics import Metrics
 from serve.gateway.quality import Scorer, low
 from serve.gateway.reply import GuardedStream, guard_response, with_notes
@@ -41,12 +42,15 @@ class Relay:
     on_reply: called with the request that vLLM answered and the replies as their reader has them, after the beginning
     that the request brought, once they are complete and before the response ends: a client may send feedback as soon as
     it has the end. Returns the receipt that the response carries. scorer: scores a reply before it is sent, or before
-    the last event of its stream is; default: none is."""
+    the last event of its stream is; default: none is. judge: of a guard model, without whose verdict nothing is
+    sent; default: none."""
 
     def __init__(
         self, app: App, request: GenerationRequest, guard: Guard, settings: Settings, metrics: Metrics, start: float,
         on_reply: Callable[[GenerationRequest, list[Message]], str], scorer: Scorer | None = None,
+        judge: ReplyJudge | None = None,
     ):  # fmt: skip
+        self._judge = judge
         self._scorer, self._regenerates = scorer, settings.quality == "regenerate"
         self.quality: dict[str, Any] = {}  # scores of the reply, which of them are low, whether it is the second one
         self._on_reply = on_reply
@@ -110,7 +114,8 @@ class Relay:
             content_type = dict(self._headers).get(b"content-type", b"")
             if content_type.startswith(b"text/event-stream"):
                 on_reply = partial(self._on_reply, self._request)
-                self._stream = GuardedStream(self._request, self._guard, self._model, on_reply, self._streamed_quality)
+                self._stream = GuardedStream(self._request, self._guard, self._model, on_reply, self._streamed_quality,
+                                             self._judge)  # fmt: skip
         elif event["type"] != "http.response.body":
             await send(event)
         elif self._stream is None:
@@ -122,7 +127,9 @@ class Relay:
 
     async def _forward_chunk(self, stream: GuardedStream, event: asgi.Event, send: Send) -> None:
         chunk = event.get("body", b"")
-        if self._scorer is not None and b'"finish_reason":"' in chunk:  # the event that waits for scores
+        if self._judge is not None:
+            checked = await self._judge.model.in_thread(stream.feed, chunk)
+        elif self._scorer is not None and b'"finish_reason":"' in chunk:  # the event that waits for scores
             checked = await asyncio.to_thread(stream.feed, chunk)
         else:
             checked = stream.feed(chunk)
@@ -151,7 +158,7 @@ class Relay:
         """Sends a response that is no stream: a reply, or vLLM's error in OpenAI's form."""
         body, headers = b"".join(self._body), self._headers
         if self._status == 200:
-            body, messages, reason = guard_response(body, self._guard, self._request)
+            body, messages, reason = await self._guarded(body, self._request)
             if self._scorer is not None and not reason and not messages[0].get("tool_calls"):
                 body, messages = await self._scored(body, messages, self._scorer)
             body = with_notes(body, self._request, self._on_reply(self._request, messages), self.quality)
@@ -165,6 +172,12 @@ class Relay:
         headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
         await self._start_response(send, [*headers, (b"content-length", str(len(body)).encode())])
         await send({"type": "http.response.body", "body": body})
+
+    async def _guarded(self, body: bytes, request: GenerationRequest) -> tuple[bytes, list[Message], str]:
+        """What guard_response makes of a response, in a thread where a guard model judges it."""
+        if self._judge is None:
+            return guard_response(body, self._guard, request)
+        return await self._judge.model.in_thread(guard_response, body, self._guard, request, self._judge)
 
     async def _scored(self, body: bytes, messages: list[Message], scorer: Scorer) -> tuple[bytes, list[Message]]:
         """(body, messages) of the reply, or of a second one in place of a low one, if that scores better. Only the one
@@ -208,7 +221,7 @@ class Relay:
         if not events or events[0].get("status") != 200:
             return b"", []
         body = b"".join(event.get("body", b"") for event in events)
-        body, messages, reason = guard_response(body, self._guard, request)
+        body, messages, reason = await self._guarded(body, request)
         return body, [] if reason or messages[0].get("tool_calls") else messages
 
     async def _start_response(self, send: Send, headers: Headers) -> None:

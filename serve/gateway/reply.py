@@ -14,15 +14,18 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from pipelines.data.guard.classifier import Verdict
 from pipelines.data.tokens.chat_messages import Message, reply_message
 from pipelines.data.tokens.chat_thoughts import GrowingReply
 from serve.gateway.asgi import DONE, dumps, sse_event
-from serve.gateway.guard import Guard, GuardedReply, begin_reply
+from serve.gateway.guard import Guard, GuardedReply, Judge, begin_reply
 from serve.gateway.request import GenerationRequest
-from serve.gateway.tools import check_calls, stored_calls
+from serve.gateway.tools import call_texts, check_calls, stored_calls
 
+Judges = Callable[[int, str], Verdict | None]  # as a Judge, of the reply with this index
 RECEIPT, CITATIONS, QUALITY = "rayse_receipt", "rayse_citations", "rayse_quality"  # fields of a reply
 
 
@@ -89,9 +92,12 @@ def _content(request: GenerationRequest, text: str) -> dict[str, Any]:
     return {"delta": {"content": text} if text else {}}
 
 
-def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tuple[bytes, list[Message], str]:
+def guard_response(
+    body: bytes, guard: Guard, request: GenerationRequest, judge: Judges | None = None
+) -> tuple[bytes, list[Message], str]:
     """Checks vLLM's whole response. Returns (body, its replies as messages, reason), with unsafe replies cut and ended
-    by a refusal, and nothing of what the template puts before a reply; where there is neither, the same bytes.
+    by a refusal, and nothing of what the template puts before a reply; where there is neither, the same bytes. judge:
+    judges whole replies, by their index.
 
     A text begins with request.begun_reply, which the body does not repeat."""
     response = json.loads(body)
@@ -102,15 +108,16 @@ def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tup
         text = container.get(key) or ""
         growing = GrowingReply(request.concealment)
         shown = growing.append(text, last=True)
-        reply = begin_reply(guard, request.begun_reply)
+        judge_reply = partial(judge, choice.get("index", 0)) if judge else None
+        reply = begin_reply(guard, request.begun_reply, judge_reply)
         reply.append(shown, last=True)
         calls = stored_calls(container.get("tool_calls") or [])
-        reply.verdict = reply.verdict or check_calls(guard, reply.text, calls)
+        _check_calls(guard, reply, calls)
         if shown == text[growing.begin :]:
             _hide_logprobs(choice, growing.begin or 0)
         else:
             choice["logprobs"] = None
-        container |= _reasoning(guard, growing)
+        container |= _reasoning(guard, growing, judge_reply)
         if reply.verdict is not None:
             reason, calls = reply.verdict.reason, ""
             choice |= {"finish_reason": "stop", "logprobs": None}
@@ -122,10 +129,18 @@ def guard_response(body: bytes, guard: Guard, request: GenerationRequest) -> tup
     return (dumps(response) if is_changed else body), messages, reason
 
 
-def _reasoning(guard: Guard, reply: GrowingReply) -> dict[str, str]:
+def _check_calls(guard: Guard, reply: GuardedReply, calls: str) -> None:
+    """Ends a reply whose calls of tools must be declined. calls: as a message's `tool_calls`."""
+    reply.verdict = reply.verdict or check_calls(guard, reply.text, calls)
+    if calls:
+        reply.judge_with("\n".join(call_texts(calls)))
+
+
+def _reasoning(guard: Guard, reply: GrowingReply, judge: Judge | None) -> dict[str, str]:
     """The field of a message with the thought that its reply never closes, as vLLM's reasoning parsers name it; empty
     without one, and where the guard would not let it pass."""
     is_sent = reply.thought != "" and begin_reply(guard, reply.thought).verdict is None
+    is_sent = is_sent and (judge is None or judge(reply.thought) is None)
     return {"reasoning": reply.thought} if is_sent else {}
 
 
@@ -196,14 +211,16 @@ class GuardedStream:
 
     model: the name in the API. on_reply: called with all replies, as messages, once they are complete, returns their
     receipt. score: called with an only reply before that, returns its scores; it may take a while. reason: of the guard
-    where it ended a reply; failed: the stream holds an error."""
+    where it ended a reply; failed: the stream holds an error. judge: as guard_response takes it: `feed` may then take a
+    while."""
 
     def __init__(
         self, request: GenerationRequest, guard: Guard, model: str,
         on_reply: Callable[[list[Message]], str] = lambda messages: "",
-        score: Callable[[Message], dict[str, Any]] = lambda message: {},
+        score: Callable[[Message], dict[str, Any]] = lambda message: {}, judge: Judges | None = None,
     ):  # fmt: skip
         self._request, self._guard, self._model, self._on_reply = request, guard, model, on_reply
+        self._judge = judge
         self._score = score
         self._incomplete = b""  # of an event
         self._choices: dict[int, _Choice] = {}
@@ -246,7 +263,7 @@ class GuardedStream:
     def _feed_choice(self, chunk: dict[str, Any], event: bytes) -> bytes:
         delta = chunk["choices"][0]  # vLLM writes one choice an event
         if delta["index"] not in self._choices:  # made once: the guard reads all of a begun reply
-            self._choices[delta["index"]] = self._new_choice()
+            self._choices[delta["index"]] = self._new_choice(delta["index"])
         choice = self._choices[delta["index"]]
         if choice.reply.verdict is not None:
             return b""
@@ -261,11 +278,11 @@ class GuardedStream:
             choice.held.append((len(choice.reply.text), event))  # the role, before any text
         else:
             choice.show(event, text, last=is_last,
-                        rewrite=lambda shown: self._with_text(chunk, shown, choice.growing))  # fmt: skip
+                        rewrite=lambda shown: self._with_text(chunk, shown, choice))  # fmt: skip
         sent = choice.sent
         events = choice.release()
         if is_last and choice.calls and choice.reply.verdict is None:
-            choice.reply.verdict = check_calls(self._guard, choice.reply.text, choice.stored_calls)
+            _check_calls(self._guard, choice.reply, choice.stored_calls)
             if choice.reply.verdict is None:
                 events.insert(-1, self._with_calls(chunk, choice))
             else:  # the refusal comes in their place, after their text
@@ -286,15 +303,18 @@ class GuardedStream:
     def _has_one_reply(self) -> bool:
         return self._request.num_replies == 1 and not self.failed
 
-    def _new_choice(self) -> _Choice:
+    def _new_choice(self, index: int) -> _Choice:
         begun = self._request.begun_reply
-        return _Choice(begin_reply(self._guard, begun), GrowingReply(self._request.concealment), len(begun))
+        reply = begin_reply(self._guard, begun, partial(self._judge, index) if self._judge else None)
+        return _Choice(reply, GrowingReply(self._request.concealment), len(begun))
 
-    def _with_text(self, chunk: dict[str, Any], text: str, reply: GrowingReply) -> bytes:
+    def _with_text(self, chunk: dict[str, Any], text: str, reply: _Choice) -> bytes:
         """An event with another text, and the thought that its reply never closed; without log-probabilities, since
         they are of hidden tokens too."""
         choice = chunk["choices"][0]
-        delta = (choice.get("delta") or {}) | {"content": text} | _reasoning(self._guard, reply)
+        delta = (
+            (choice.get("delta") or {}) | {"content": text} | _reasoning(self._guard, reply.growing, reply.reply.judge)
+        )
         content = {"delta": delta} if self._request.is_chat else {"text": text}
         return sse_event(chunk | {"choices": [choice | content | {"logprobs": None}]})
 

@@ -199,7 +199,7 @@ def _prepare_chat(
         max_prompt_tokens=max_prompt_tokens // 2 if hits else max_prompt_tokens,  # the other half is for passages
     )  # fmt: skip
     turns_cut = prompt.turns_left_out
-    prompt = _without_refused(prompt, guard, encode, num_persona, has_guard_model=settings.guard_endpoint is not None)
+    prompt = _without_refused(prompt, guard, encode, num_persona, has_guard_model=settings.judging is not None)
     conversation_checked = checked(prompt.messages[num_persona : -1 if goes_on else None], tools)
     prompt, citations = with_passages(
         prompt, user_text, hits, encode, max_prompt_tokens=max_prompt_tokens, marks=chat.marks

@@ -30,7 +30,7 @@ from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
 from serve.hosting import front, joined, serve_private
 from serve.hosting.canary import Watch
-from serve.hosting.deployment import CLUSTER_THREADS, application, engines
+from serve.hosting.deployment import CLUSTER_THREADS, application, engines, hosted
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import SHARED, Settings
 
@@ -99,7 +99,7 @@ def _session(settings: Settings, log: Log) -> Session:
 
 def _num_cpus(settings: Settings) -> int | None:
     """Logical CPUs of a Ray on this machine: enough for all replicas, twice while another version takes over."""
-    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in settings.engines)
+    num_replicas = sum(model.replicas.max * max(1, model.gpus) for model in hosted(settings))
     return 2 * num_replicas + 1 if num_replicas > 1 else None
 
 
@@ -259,7 +259,7 @@ def changed(settings: Settings, following: Settings) -> list[Change]:
         before = earlier.get((model.name, bool(model.canary)))
         differing = {
             name.removesuffix("_folder").removesuffix("_version")  # guard_folder is of the guard
-            for name in Settings.model_fields.keys() - {"version", "model", "others", *SHARED}
+            for name in Settings.model_fields.keys() - {"version", "model", "others", *SHARED} | {"guard_model"}
             if before is not None and getattr(before, name) != getattr(model, name)
         }
         if before is None or differing or before.version != model.version:
@@ -308,13 +308,14 @@ def _check_gpus(settings: Settings) -> None:
     import ray
 
     if settings.address is not None:
-        for names, resources in demands(settings.engines):
+        for names, resources in demands(hosted(settings)):
             resources.check(f"serve {names}")
         return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    needed = sum(model.gpus * max(1, model.replicas.min) for model in settings.engines)
+    needed = sum(model.gpus * max(1, model.replicas.min) for model in hosted(settings))
     if needed > num_gpus:
-        replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all"
+        guard = " with the guard model" if settings.guard_model else ""
+        replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all{guard}"
         raise UserError(
             f"gpus: {settings.gpus}{replicas}, but Ray sees {num_gpus} on this machine; expected at most {num_gpus} "
             f"(0 serves on the CPU)"

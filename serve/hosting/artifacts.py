@@ -19,8 +19,10 @@ from pipelines.data.knowledge.index import read_summary
 from pipelines.errors import UserError
 from pipelines.options import Options
 from pipelines.store.artifacts import Artifact, Store
-from pipelines.store.runs import latest
-from serve.settings import Settings
+from pipelines.store.runs import latest, resolve
+from serve.guard_families import find_family
+from serve.options import GuardHosting
+from serve.settings import HostedGuard, Settings
 
 MODEL, TRIAL, GUARD, KNOWLEDGE = "model", "trial", "guard", "knowledge"  # kinds of artifact
 SPEC_FILE = "serve.json"  # of a trial
@@ -143,6 +145,30 @@ def require(store: Store, kind: str, fingerprint: str) -> Artifact:
     if artifact is None:
         raise UserError(f"store {store.location}: its {kind} {fingerprint} is gone; run the recipe again to remake it")
     return artifact
+
+
+def hosted_guard(store: Store, hosting: GuardHosting) -> HostedGuard:
+    """The guard model that a server hosts: of a folder, or of the store. Raises UserError where it is neither, and
+    where no name says its family."""
+    written = f"--guard-model {hosting.model}"
+    folder, version = Path(hosting.model).expanduser().absolute(), ""
+    if folder.is_dir():  # one in the cache of Hugging Face has a digest for its name
+        names = [folder.name, *(part for part in folder.parts if part.startswith("models--"))]
+    elif "/" in hosting.model:
+        raise UserError(f"{written}: no such folder, and nothing is downloaded; expected the folder of a model, or a "
+                        f"model of the store")  # fmt: skip
+    else:
+        artifact = resolve(store, hosting.model)
+        if artifact.kind != MODEL:
+            raise UserError(f"{written}: is of kind {artifact.kind}; expected a model, or a folder")
+        folder, version, names = artifact.local(), artifact.fingerprint, [hosting.model, artifact.manifest.name]
+    name = next(filter(find_family, names), None)
+    if name is None:
+        raise UserError(
+            f"{written}: is of no family of guard models that is known; expected Llama-Guard, Qwen3Guard or "
+            f"ShieldGemma in the name of the folder, stage or alias (`rayse promote NAME --alias my-qwen3guard`)"
+        )
+    return HostedGuard(folder=folder, version=version, **{**dict(hosting), "model": name})
 
 
 def settings(model: Artifact, guard: Artifact | None, cache: Path, /, **options: Any) -> Settings:

@@ -2,6 +2,7 @@
 
     one model       client ──► front ──► Replica
     several         client ──► front ──► Router ──Ray──► a Model for each
+    a guard model   Replica or Model ──Ray──► GuardHost
 
 `build` makes the same from the arguments of a Serve config (`rayse serve --emit`), for `serve deploy` and KubeRay.
 """
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.resources import cores
+from pipelines.inference.model_config import context_length
 from serve.hosting.adapters import engine_sizes
 from serve.hosting.engine import engine_environment, local
 from serve.hosting.serve_private import set_version
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 CLUSTER_THREADS = 4  # of a replica on a CPU of a cluster, where nothing else is set: Ray reserves as many CPUs
 SHUTDOWN_POLL_S = 0.2
+GUARD_DEPLOYMENT = "guard-model"  # a model's name ends with a digest
+GUARD_PROMPT_TOKENS = 2048  # of a guard model's own prompt with its answer, at most
 MAX_ONGOING = 10_000  # the gateway has a limit, with an error that clients understand
 
 
@@ -33,15 +37,18 @@ def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -
     runtime_env: of the replicas, beside their environment variables: the packages that were sent to a cluster."""
     import ray.serve
 
+    from serve.hosting.guard_host import GuardHost
     from serve.hosting.replica import Model, Replica
     from serve.hosting.router import Router
 
     served = engines(settings)
+    engine = served.get(GUARD_DEPLOYMENT)
+    guard = [_bind(engine, GuardHost, runtime_env, GUARD_DEPLOYMENT, ())] if engine else []
     if len(settings.models) == 1:
-        return _bind(served[deployment_name(settings)], Replica, runtime_env, "Replica", ())
+        return _bind(served[deployment_name(settings)], Replica, runtime_env, "Replica", (), *guard)
     bound = {
         deployment_name(model): _bind(served[deployment_name(model)], Model, runtime_env, deployment_name(model),
-                                      _adapters(model, settings))
+                                      _adapters(model, settings), *(guard if model.guard else []))
         for model in settings.engines
     }  # fmt: skip
     handles = [bound[deployment_name(model)] for model in settings.models]
@@ -78,14 +85,38 @@ def deployment_name(settings: Settings) -> str:
     return f"{plain}-{digest}"
 
 
+def guard_engine(settings: Settings) -> Settings | None:
+    """The settings of the engine of the guard model that a server hosts; None without one."""
+    guard = settings.guard_model
+    if guard is None or not any(model.guard for model in settings.models):
+        return None
+    contexts = [model.max_tokens or context_length(model.model) for model in settings.models]
+    gpus = min(1, max(model.gpus for model in settings.models)) if guard.gpus is None else guard.gpus
+    return Settings(
+        model=guard.folder, name=guard.model, version=guard.version, gpus=gpus, threads=guard.threads,
+        kv_cache_bytes=guard.kv_cache_bytes,
+        max_tokens=guard.max_tokens or min(context_length(guard.folder), 2 * max(contexts) + GUARD_PROMPT_TOKENS),
+        store=settings.store if guard.version else None,
+        **{name: getattr(settings, name) for name in ("address", "limits", "logs", "cache")},
+    )  # fmt: skip
+
+
+def hosted(settings: Settings) -> list[Settings]:
+    """The settings of all engines of a server: its models', then its guard model's."""
+    guard = guard_engine(settings)
+    return [*settings.engines, *([guard] if guard else [])]
+
+
 def engines(settings: Settings) -> dict[str, Settings]:
     """The settings of each engine of a server, by its deployment's name; where they differ, it starts anew."""
-    return {
+    served = {
         deployment_name(model): _with_threads(model, settings).model_copy(
             update={"others": (), "canary_stopped": False, **engine_sizes(_adapters(model, settings))}
         )
         for model in settings.engines
     }
+    guard = guard_engine(settings)
+    return served | ({GUARD_DEPLOYMENT: _with_threads(guard, settings)} if guard else {})
 
 
 def _adapters(model: Settings, settings: Settings) -> list[Settings]:
@@ -94,17 +125,18 @@ def _adapters(model: Settings, settings: Settings) -> list[Settings]:
 
 
 def _bind(
-    engine: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str, adapters: Sequence[Settings]
-) -> ray.serve.Application:
-    """One engine's part of the application. Its replicas start anew where its settings differ; where those of its
-    adapters do, the replicas that run load them."""
+    engine: Settings, cls: type, runtime_env: dict[str, Any] | None, name: str, adapters: Sequence[Settings],
+    *guard: ray.serve.Application,
+) -> ray.serve.Application:  # fmt: skip
+    """One engine's part of the application, which asks this guard model. Its replicas start anew where its settings
+    differ; where those of its adapters do, the replicas that run load them."""
     sizes = {"adapter_slots": engine.adapter_slots, "adapter_rank": engine.adapter_rank}
     secret: Any = {"key": True, "keys": True, "guard_endpoint": {"key"}}  # Ray's dashboard shows this config
     served = [adapter.model_copy(update=sizes).model_dump(mode="json", exclude=secret) for adapter in adapters]
     deployment = _deployment(engine, cls, runtime_env, name, {"adapters": served} if served else None)
     arguments = engine.model_dump_json()
     set_version(deployment, hashlib.sha256(arguments.encode()).hexdigest()[:16])
-    return deployment.bind(arguments)
+    return deployment.bind(arguments, *guard)
 
 
 def _deployment(
@@ -165,5 +197,5 @@ def _with_threads(model: Settings, settings: Settings) -> Settings:
     """A model's settings with the threads of its engine; on one machine all replicas share its cores."""
     if model.threads or model.address is not None:
         return model.model_copy(update={"threads": model.threads or CLUSTER_THREADS})
-    num_replicas = sum(each.replicas.max for each in settings.engines)
+    num_replicas = sum(each.replicas.max for each in hosted(settings))
     return model.model_copy(update={"threads": max(1, cores() // num_replicas)})

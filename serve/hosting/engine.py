@@ -1,18 +1,21 @@
-"""A replica's engine: the model's folder on its node, vLLM's arguments and environment."""
+"""A replica's engine: the model's folder on its node, vLLM's arguments and environment, and its start."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from cluster.loading import loading
 from cluster.resources import cores
 from pipelines.data.tokens.chat import Chat
 from pipelines.errors import UserError
 from pipelines.inference import engine_size
 from pipelines.inference.environment import environment
-from pipelines.inference.model_config import context_length, engine_dtype, read_config
+from pipelines.inference.model_config import architectures, context_length, engine_dtype, read_config
 from pipelines.store.artifacts import Store
+from serve.gateway.asgi import App
 from serve.gateway.tools import call_parser
+from serve.hosting.engine_process import EngineProcess
 from serve.settings import Settings
 
 FOLDERS = ("model", "guard_folder", "knowledge_folder")  # settings that name an artifact
@@ -23,7 +26,11 @@ def local(settings: Settings) -> Settings:
     if settings.store is None:
         return settings
     store = Store(settings.store)
-    return settings.model_copy(update={name: _fetched(store, getattr(settings, name)) for name in FOLDERS})
+    fetched = {name: _fetched(store, getattr(settings, name)) for name in FOLDERS}
+    if settings.guard_model is not None and settings.guard_model.version:
+        folder = _fetched(store, settings.guard_model.folder)
+        fetched["guard_model"] = settings.guard_model.model_copy(update={"folder": folder})
+    return settings.model_copy(update=fetched)
 
 
 def _fetched(store: Store, folder: Path | None) -> Any:
@@ -78,11 +85,26 @@ def tool_arguments(settings: Settings) -> dict[str, Any]:
     return {} if parser is None else {"enable_auto_tool_choice": True, "tool_call_parser": parser}
 
 
-def llm_config(settings: Settings) -> dict[str, Any]:
-    """Arguments of ray.serve.llm's LLMConfig."""
+def llm_config(settings: Settings, *, calls_tools: bool = True) -> dict[str, Any]:
+    """Arguments of ray.serve.llm's LLMConfig. calls_tools: whether the model may."""
     return {
         "model_loading_config": {"model_id": settings.name, "model_source": str(settings.model)},
         "accelerator_config": {"kind": "gpu" if settings.gpus else "cpu"},
-        "engine_kwargs": engine_arguments(settings) | tool_arguments(settings),
+        "engine_kwargs": engine_arguments(settings) | (tool_arguments(settings) if calls_tools else {}),
         "log_engine_metrics": False,  # vLLM's metrics are at /metrics
     }
+
+
+async def start(settings: Settings, *, calls_tools: bool = True) -> tuple[Any, App, int]:
+    """Ray's LLM server with its engine, vLLM's application around it, and the maximum of a prompt with its reply.
+
+    calls_tools: whether the model may."""
+    process = None if settings.gpus else EngineProcess(architectures(settings.model))
+    with loading():
+        from serve.hosting import llm_private
+
+    if settings.address is None:
+        llm_private.listen_on_loopback()
+    config = llm_config(settings, calls_tools=calls_tools)
+    server = await llm_private.start(config, process)
+    return server, await llm_private.application(server), config["engine_kwargs"]["max_model_len"]

@@ -22,8 +22,6 @@ import ray.serve
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from ray.serve.exceptions import RayServeException
 
-from cluster.loading import loading
-from pipelines.inference.model_config import architectures
 from serve.gateway import metrics
 from serve.gateway.asgi import ApiError, App, Event, Scope
 from serve.gateway.feedback import Reply
@@ -31,7 +29,7 @@ from serve.gateway.keys import open_access
 from serve.hosting import engine, serve_private
 from serve.hosting.adapters import FOLDER as ADAPTER_FOLDER
 from serve.hosting.adapters import engine_name, renamed
-from serve.hosting.engine_process import EngineProcess
+from serve.hosting.guard_host import HandleTransport
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
 
@@ -55,23 +53,18 @@ class Adapter:
 
 class Model:
     """A model with its gateway, and its adapters each with one; built once warm-up requests succeeded. settings:
-    Settings as JSON."""
+    Settings as JSON; guard: the handle of the guard model that the server hosts."""
 
     behind_router = True
 
-    async def __init__(self, settings: str):
+    async def __init__(self, settings: str, guard: Any = None):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = engine.local(Settings.model_validate_json(settings))
-        process = None if self._settings.gpus else EngineProcess(architectures(self._settings.model))
-        with loading():
-            from serve.hosting import llm_private
-
-        if self._settings.address is None:
-            llm_private.listen_on_loopback()
-        config = engine.llm_config(self._settings)
-        self._context_tokens = config["engine_kwargs"]["max_model_len"]
-        self._server = await llm_private.start(config, process)
-        self._app = await llm_private.application(self._server)
+        self._server, self._app, self._context_tokens = await engine.start(self._settings)
+        self._guard_transport: HandleTransport | None = None
+        if guard is not None:
+            await guard.wait_until_ready.remote()  # warm-up requests need it
+            self._guard_transport = HandleTransport(guard)
         self._shared = self._settings.replicas.max > 1
         self._peers: Any = None
         counts_with_others = bool(self._settings.keys) and (self._shared or self.behind_router)
@@ -96,7 +89,7 @@ class Model:
             check_engine=self._server.check_health, metrics=metrics.Metrics(registry),
             admit=self._admit if self._counter else None,
             collect_metrics=partial(self._collect_metrics, shown) if self._shared or shown else None,
-            find_reply=self._find_reply if self._shared else None,
+            find_reply=self._find_reply if self._shared else None, guard_transport=self._guard_transport,
         )  # fmt: skip
         await warm_up(gateway, settings)
         gateway.ready = True

@@ -1,5 +1,5 @@
-"""Private names of Ray Serve: its start, what one that runs says of itself, the version of a deployment, and answers of
-replicas as they come."""
+"""Private names of Ray Serve: its start, what one that runs says of itself, the version of a deployment, answers of
+replicas as they come, and whether a replica has got a call."""
 
 from __future__ import annotations
 
@@ -57,3 +57,23 @@ async def answers(call: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
     finally:
         for task in waiting:
             task.cancel()
+
+
+class NotReached(Exception):
+    """No replica has taken a call in time."""
+
+
+async def answer_in_time(method: Any, *arguments: Any, timeout_s: float) -> Any:
+    """What a handle's method returns. Raises NotReached where no replica has taken the call in that time, as while one
+    is being replaced, and TimeoutError where the one that has taken it does not answer."""
+    response, taken = method.remote(*arguments), False
+    try:
+        async with asyncio.timeout(timeout_s):
+            reference = await response._to_object_ref()
+            taken = True
+            return await reference
+    except TimeoutError:
+        response.cancel()
+        if taken:
+            raise
+        raise NotReached(f"no replica within {timeout_s:g} s") from None

@@ -42,7 +42,8 @@ def serve(store: Store, flags: Mapping[str, Any], *, recipe: ServeCluster | None
         return load_service(store, options.models, options.canary, options.adapters, **loaded)
 
     canary = [parse_canary(options.canary)[0]] if options.canary else []
-    follow = Follower(store, [*options.models, *canary, *options.adapters.values()], load)
+    guard = [loaded["guard_model"].model] if loaded.get("guard_model") else []
+    follow = Follower(store, [*options.models, *canary, *options.adapters.values(), *guard], load)
     settings = load().check()
     if file is not None:
         emit.write(settings, file)
@@ -201,6 +202,9 @@ def load_settings(
         print(f"{requested.manifest.name}: serving its original, {model.manifest.name}, which was the better one when "
               f"it was quantised", file=sys.stderr)  # fmt: skip
     guard = artifacts.require(store, artifacts.GUARD, spec.guard) if spec.guard else None
+    hosting = options.pop("guard_model", None)
+    if hosting is not None:
+        options["guard_model"] = artifacts.hosted_guard(store, hosting)
     documents = artifacts.knowledge_settings(_knowledge(store, knowledge, spec.knowledge, leave_out=no_knowledge))
     requested_options = {option: value for option, value in options.items() if value is not None}
     feedback, url = None, None

@@ -54,8 +54,8 @@ def read_guard_endpoint(
         return None
     if url is None or model is None:
         raise UserError("--guard-endpoint and --guard-model: expected both, got one; they name a model and where it is")
-    from serve.gateway.guard_families import family_of
     from serve.gateway.guard_model import GUARD_KEY_ENV
+    from serve.guard_families import family_of
 
     family_of(model, option=model_option)
     key = os.environ.get(GUARD_KEY_ENV) or None

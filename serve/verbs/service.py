@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.errors import UserError
-from serve.options import NONE, GuardAddress, Hosting, ServeCluster
+from serve.options import NONE, GuardAddress, GuardHosting, Hosting, ServeCluster
 from serve.settings import GuardEndpoint, is_path
 from serve.verbs.server_keys import read_guard_endpoint, read_server_keys
 
 FILES = ("key_file", "access_log")  # options whose paths in a recipe start at its folder
 RECIPE = "cluster.serve"  # the recipe's options of a server
-GUARD_FLAGS = ("guard_endpoint", "guard_model", "guard_failure")
+GUARD_FLAGS = ("guard_endpoint", "guard_model", "guard_failure", "guard_replies")
 
 
 def combined(flags: Mapping[str, Any], recipe: ServeCluster | None, folder: Path) -> ServeCluster:
@@ -30,6 +30,8 @@ def combined(flags: Mapping[str, Any], recipe: ServeCluster | None, folder: Path
     values |= {name: folder / values[name] for name in FILES if values.get(name) is not None}
     if is_path(values.get("feedback")):
         values["feedback"] = str(folder / Path(values["feedback"]).expanduser())
+    if (guard := values.get("guard_model")) and (folder / guard["model"] / "config.json").is_file():
+        guard["model"] = str(folder / guard["model"])
     values |= {name: flags[name] for name in ServeCluster.model_fields if name in flags and name not in GUARD_FLAGS}
     if flags.get("names"):
         values["models"] = tuple(flags["names"])
@@ -45,7 +47,7 @@ def combined(flags: Mapping[str, Any], recipe: ServeCluster | None, folder: Path
             )
         values["knowledge"] = NONE
     if flags.get("guard") is False and not any(name in flags for name in GUARD_FLAGS):
-        values.pop("guard_endpoint", None)
+        values = {name: value for name, value in values.items() if name not in GUARD_FLAGS}
     try:
         return ServeCluster.model_validate(values)
     except ValidationError as error:
@@ -75,7 +77,7 @@ def load_options(options: ServeCluster, flags: Mapping[str, Any]) -> dict[str, A
     """The options of load_settings: of a server with these options, and with the flags that no recipe has."""
     return {
         **{name: getattr(options, name) for name in Hosting.model_fields},
-        "guard_endpoint": _guard_endpoint(options.guard_endpoint, flags, guard=options.guard),
+        **_guard_models(options, flags),
         "feedback_url": options.feedback,
         "knowledge": None if options.knowledge == NONE else options.knowledge,
         "no_knowledge": options.knowledge == NONE,
@@ -84,22 +86,45 @@ def load_options(options: ServeCluster, flags: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _guard_endpoint(recipe: GuardAddress | None, flags: Mapping[str, Any], *, guard: bool) -> GuardEndpoint | None:
-    """The guard model of the recipe, with what flags say of it in place of that."""
-    url, model = (recipe.url, recipe.model) if recipe is not None else (None, None)
-    url, model = flags.get("guard_endpoint", url), flags.get("guard_model", model)
-    if url is None and model is None and "guard_failure" in flags:
-        raise UserError("--guard-failure: of no guard model; expected --guard-endpoint and --guard-model too")
-    if not guard and (url or model):
-        written = "--guard-endpoint" if {"guard_endpoint", "guard_model"} & flags.keys() else f"{RECIPE}.guard_endpoint"
+def _guard_models(options: ServeCluster, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The guard model of the recipe, with what flags say of it in place of that: of `guard_endpoint`, or of
+    `guard_model`, which the server hosts itself. Raises UserError."""
+    url, model = flags.get("guard_endpoint"), flags.get("guard_model")
+    endpoint, hosting = options.guard_endpoint, options.guard_model
+    if endpoint is not None and hosting is not None:
+        raise UserError(f"{RECIPE}.guard_endpoint: not together with {RECIPE}.guard_model; leave one of them out")
+    if not (url or model or endpoint or hosting):
+        for name in {"guard_failure", "guard_replies"} & flags.keys():
+            raise UserError(f"--{name.replace('_', '-')}: of no guard model; expected --guard-model too")
+        return {}
+    if not options.guard:
+        written = "guard_endpoint" if endpoint else "guard_model"
+        written = "--guard-endpoint" if url else "--guard-model" if model else f"{RECIPE}.{written}"
         switch = "--no-guard" if flags.get("guard") is False else f"{RECIPE}.guard: false"
         raise UserError(f"{written}: not together with {switch}, which checks nothing; leave one out")
-    from serve.gateway.guard_families import family_of
+    if url is None and endpoint is None:
+        values = hosting.model_dump(exclude_unset=True) if hosting else {}
+        values |= {"model": model} if model else {}
+        values |= {name: flags[f"guard_{name}"] for name in ("failure", "replies") if f"guard_{name}" in flags}
+        try:
+            return {"guard_model": GuardHosting.model_validate(values)}
+        except ValidationError:
+            raise UserError(f"--guard-failure: got {flags['guard_failure']}; expected decline or pass") from None
+    return {"guard_endpoint": _guard_endpoint(endpoint, flags)}
 
+
+def _guard_endpoint(recipe: GuardAddress | None, flags: Mapping[str, Any]) -> GuardEndpoint | None:
+    """The guard model at an endpoint. recipe: its `guard_endpoint`."""
+    from serve.guard_families import family_of
+
+    url, model = (recipe.url, recipe.model) if recipe is not None else (None, None)
+    url, model = flags.get("guard_endpoint", url), flags.get("guard_model", model)
     failure = recipe.failure if recipe is not None else GuardAddress.model_fields["failure"].default
     model_option = "--guard-model" if "guard_model" in flags else f"{RECIPE}.guard_endpoint.model"
     endpoint = read_guard_endpoint(url, model, flags.get("guard_failure", failure), model_option=model_option)
-    if endpoint is None or recipe is None:
-        return endpoint
+    if endpoint is None:
+        return None
+    recipe = recipe or endpoint
     family_of(endpoint.model).let_pass(recipe.categories, f"{RECIPE}.guard_endpoint.categories")
-    return endpoint.model_copy(update={"timeout_s": recipe.timeout_s, "categories": recipe.categories})
+    rest = {name: getattr(recipe, name) for name in ("timeout_s", "categories", "controversial", "replies")}
+    return endpoint.model_copy(update=rest | ({"replies": flags["guard_replies"]} if "guard_replies" in flags else {}))

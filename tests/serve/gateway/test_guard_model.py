@@ -16,8 +16,8 @@ from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.errors import UserError
 from serve.gateway import guard_model
 from serve.gateway.gateway import Gateway
-from serve.gateway.guard_families import family_of
 from serve.gateway.guard_model import MAX_FAILURES, MODEL_REFUSALS, GuardModel, GuardModelUnavailable, Pauses
+from serve.guard_families import family_of
 from serve.settings import GuardEndpoint
 from serve.verbs.server_keys import read_guard_endpoint
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
@@ -83,6 +83,13 @@ def test_categories_that_are_off_pass(model: str, off: list[str], answer: str, r
     assert (verdict and verdict.reason) == reason
     if model == SHIELD:
         assert "No Hate Speech" in endpoint.bodies[0]["prompt"] and "Harassment" not in endpoint.bodies[0]["prompt"]
+
+
+def test_what_is_controversial_passes_or_is_declined_as_set() -> None:
+    with chat_endpoint.serving(answering("Safety: Controversial\nCategories: Unethical Acts, PII")) as endpoint:
+        assert guard(endpoint.url, QWEN).check(PROMPT) is None
+        strict = guard(endpoint.url, QWEN, controversial="decline", categories={"PII": False}).check(PROMPT)
+    assert strict is not None and strict.reason == "model Unethical Acts"
 
 
 def test_categories_that_a_model_does_not_have_are_refused() -> None:

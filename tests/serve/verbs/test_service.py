@@ -18,7 +18,7 @@ from pipelines.run.plan import plan
 from pipelines.stages import STAGES
 from pipelines.store import aliases
 from pipelines.store.artifacts import Store
-from serve.options import ServeCluster
+from serve.options import GuardHosting, ServeCluster
 from serve.settings import FEEDBACK_FILE
 from serve.trial.stage import STAGE
 from serve.verbs.commands import load_settings
@@ -37,7 +37,8 @@ FULL = (
     key_file: keys.txt
     access_log: /var/log/rayse.jsonl
     guard_endpoint:
-      {url: "http://guard:8001/v1", model: Qwen3Guard-Gen-0.6B, failure: pass, timeout_s: 2, categories: {PII: off}}
+      {url: "http://guard:8001/v1", model: Qwen3Guard-Gen-0.6B, failure: pass, timeout_s: 2, categories: {PII: off},
+       controversial: decline, replies: true}
     knowledge: none
     feedback: none
     limits: {request_s: 30}
@@ -86,7 +87,7 @@ def test_what_a_recipe_says_reaches_the_server(tmp_path: Path, monkeypatch: pyte
     assert (settings.feedback, settings.feedback_url) == (None, None)
     guard = settings.guard_endpoint
     assert guard and (guard.failure, guard.timeout_s, guard.key) == ("pass", 2, "of-the-guard")
-    assert guard.categories == {"PII": False}
+    assert (guard.categories, guard.controversial, guard.replies) == ({"PII": False}, "decline", True)
     flags = {"guard_failure": "decline", "feedback": "postgresql://u@h/d"}
     settings = load_settings(store, None, **load_options(combined(flags, options, tmp_path), flags))
     assert settings.guard_endpoint and settings.guard_endpoint.failure == "decline"
@@ -159,6 +160,12 @@ OF_FLAGS = {"guard_endpoint": "http://guard:8001/v1", "guard_model": "Qwen3Guard
         ({}, OF_FLAGS | {"guard": False}, "--guard-endpoint: not together with --no-guard"),
         ({"guard_endpoint": OF_RECIPE["guard_endpoint"] | {"model": "gpt-4"}}, {},
          "cluster.serve.guard_endpoint.model gpt-4: is of no family"),
+        (OF_RECIPE | {"guard_model": "llama-guard"}, {},
+         "cluster.serve.guard_endpoint: not together with cluster.serve.guard_model"),
+        ({"guard_model": "llama-guard", "guard": False}, {},
+         "cluster.serve.guard_model: not together with cluster.serve.guard: false"),
+        ({}, {"guard_model": "llama-guard", "guard": False}, "--guard-model: not together with --no-guard"),
+        ({}, {"guard_model": "llama-guard", "guard_failure": "open"}, "--guard-failure: got open; expected decline"),
         (OF_RECIPE, {"guard_model": "gpt-4"}, "--guard-model gpt-4: is of no family"),
         ({"guard_endpoint": OF_RECIPE["guard_endpoint"] | {"categories": {"S1": False}}}, {},
          "cluster.serve.guard_endpoint.categories: S1: no category of this model; expected Violent, "),
@@ -172,9 +179,43 @@ def test_a_guard_model_that_does_not_fit_is_named_as_it_was_written(
         load_options(options, flags)
 
 
+def test_a_guard_model_without_an_address_is_hosted_by_the_server(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").create()
+    (tmp_path / "model").mkdir()
+    put_model(store, "aaaa", tmp_path / "model")
+    for name in ("Llama-Guard-3-1B", "shieldgemma-2b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    recipe = read(
+        tmp_path, HEAD + "    guard_model: {model: Llama-Guard-3-1B, replies: true, categories: {S8: off}}\n"
+    ).serve
+    named = read(tmp_path, HEAD + "    guard_model: Llama-Guard-3-1B\n").serve
+    assert named.guard_model == GuardHosting(model="Llama-Guard-3-1B")
+    flags: dict[str, Any]
+    for of_recipe, flags, expected in (
+        (recipe, {}, ("Llama-Guard-3-1B", "decline", True, {"S8": False})),
+        (recipe, {"guard_model": str(tmp_path / "shieldgemma-2b"), "guard_failure": "pass", "guard_replies": False},
+         ("shieldgemma-2b", "pass", False, {"S8": False})),
+        (None, {"guard_model": str(tmp_path / "shieldgemma-2b"), "guard_replies": True},
+         ("shieldgemma-2b", "decline", True, {})),
+    ):  # fmt: skip
+        options = combined(flags, of_recipe, tmp_path)
+        settings = load_settings(store, None, **load_options(options, flags))
+        guard = settings.guard_model
+        assert guard and guard.folder == tmp_path / guard.model and settings.guard_endpoint is None
+        assert (guard.model, guard.failure, guard.replies, guard.categories) == expected
+    at_an_address = combined(OF_FLAGS | {"guard_replies": True}, recipe, tmp_path)
+    loaded = load_options(at_an_address, OF_FLAGS | {"guard_replies": True})
+    assert "guard_model" not in loaded and loaded["guard_endpoint"].replies
+    unguarded = combined({"guard": False}, recipe, tmp_path)
+    assert load_settings(store, None, **load_options(unguarded, {"guard": False})).guard_model is None
+
+
 def test_a_guards_failure_without_a_guard_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--guard-failure: of no guard model"):
         load_options(ServeCluster(), {"guard_failure": "pass"})
+    with pytest.raises(UserError, match="--guard-replies: of no guard model"):
+        load_options(ServeCluster(), {"guard_replies": True})
     assert parse_adapters([]) == {}
 
 

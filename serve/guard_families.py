@@ -1,6 +1,6 @@
 """Families of guard models: how each is asked about a prompt or a reply, what it answers, which categories it names.
 
-    conversation ──chat template, or the family's prompt──► model ──► "unsafe\\nS1" ──read──► (unsafe, categories)
+    conversation ──chat template, or the family's prompt──► model ──► "unsafe\\nS1" ──read──► (label, categories)
 
 Llama Guard and Qwen3Guard have a chat template that writes their prompt: of the last message, which is the user's or
 the assistant's. ShieldGemma's prompt is written here, from its model card: it holds the principles that are checked,
@@ -12,12 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pipelines.data.tokens.chat_messages import Message
 from pipelines.errors import UserError
-
-if TYPE_CHECKING:
-    from serve.gateway.conversation import Message
 
 REASON = "model"  # begins the reason of what a guard model declined, and of nothing else
 LABEL = re.compile(r"\s*(?P<label>safe|unsafe)\b(?:\s+(?P<categories>S\d+(?:\s*,\s*S\d+)*))?", re.IGNORECASE)
@@ -54,15 +51,20 @@ through step by step to be sure we answer correctly.
 """
 
 
+SAFE, CONTROVERSIAL, UNSAFE = "safe", "controversial", "unsafe"
+Answer = tuple[str, tuple[str, ...]]
+"""One of these labels, and the categories that are named with it."""
+
+
 @dataclass(frozen=True)
 class Family:
     """How a family of guard models is called. name: part of the models' names; categories: as its answers name them;
-    read: its answer as (unsafe, categories), None where it is none; prompt: of a conversation, for /completions, with
+    read: its answer as (label, categories), None where it is none; prompt: of a conversation, for /completions, with
     the categories that are checked; None where the chat template writes it."""
 
     name: str
     categories: tuple[str, ...]
-    read: Callable[[str], tuple[bool, tuple[str, ...]] | None]
+    read: Callable[[str], Answer | None]
     prompt: Callable[[Sequence[Message], Iterable[str]], str] | None = None
 
     def let_pass(self, switches: Mapping[str, bool], option: str) -> frozenset[str]:
@@ -78,28 +80,28 @@ class Family:
         return off
 
 
-def read_label(answer: str) -> tuple[bool, tuple[str, ...]] | None:
+def read_label(answer: str) -> Answer | None:
     """Llama Guard's answer: `safe`, or `unsafe` and on the next line its categories.
 
     >>> read_label("unsafe\\nS1,S9"), read_label("safe"), read_label("Sure!")
-    ((True, ('S1', 'S9')), (False, ()), None)
+    (('unsafe', ('S1', 'S9')), ('safe', ()), None)
     """
     match = LABEL.match(answer)
-    return None if match is None else (match["label"].lower() == "unsafe", _listed(match["categories"] or ""))
+    return None if match is None else (match["label"].lower(), _listed(match["categories"] or ""))
 
 
-def read_qwen(answer: str) -> tuple[bool, tuple[str, ...]] | None:
-    """Qwen3Guard's answer: `Safety: Unsafe` and `Categories: …`. Controversial, its label between both, may pass."""
+def read_qwen(answer: str) -> Answer | None:
+    """Qwen3Guard's answer: `Safety: Unsafe`, or Safe, or Controversial between both, and `Categories: …`."""
     match, categories = QWEN_LABEL.search(answer), QWEN_CATEGORIES.search(answer)
     if match is None:
         return None
-    return match[1].lower() == "unsafe", _listed(categories[1]) if categories else ()
+    return match[1].lower(), _listed(categories[1]) if categories else ()
 
 
-def read_yes(answer: str) -> tuple[bool, tuple[str, ...]] | None:
+def read_yes(answer: str) -> Answer | None:
     """ShieldGemma's answer: Yes, the text violates its principles, or No."""
     match = YES_NO.match(answer)
-    return None if match is None else (match[1].lower() == "yes", ())
+    return None if match is None else (UNSAFE if match[1].lower() == "yes" else SAFE, ())
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -128,7 +130,8 @@ FAMILIES = (
     Family("qwen3guard", QWEN_NAMES, read_qwen),
     Family("shieldgemma", tuple(PRINCIPLES), read_yes, shieldgemma_prompt),
 )
-CATEGORIES = frozenset(category for family in FAMILIES for category in family.categories)
+UNAVAILABLE = "unavailable"  # in place of a category: a reply was not judged in time
+CATEGORIES = frozenset(category for family in FAMILIES for category in family.categories) | {UNAVAILABLE}
 
 
 def find_family(name: str) -> Family | None:
