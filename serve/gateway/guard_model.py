@@ -38,11 +38,17 @@ HOSTED_URL = "http://guard-model/v1"  # of requests to one that is hosted, which
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # never reached through the proxy that `http_proxy` names
 MAX_CALLS = 64  # at a time; further ones wait for one of these to end
 MAX_FAILURES, PAUSE_S = 5, 5.0  # calls in a row without an answer, after which the endpoint is not asked, so long
+UNREADABLE = (400, 413, 422)  # statuses of a request that is at fault: vLLM's of a prompt that is too long is 400
 MAX_ANSWER_TOKENS = 64  # a label, and on another line its categories
 
 
 class GuardModelUnavailable(Exception):
     """The guard model gave no answer, or none that its family gives."""
+
+
+class UnreadableForGuard(GuardModelUnavailable):
+    """The guard model refuses a conversation, such as one that is too long for it. It passes in no case: whoever wrote
+    it could choose its length."""
 
 
 def _alternating(messages: Sequence[Message]) -> list[Message]:
@@ -117,6 +123,9 @@ class GuardModel:
         """As check, in a thread that nothing but this model's calls waits for. Raises ApiError (503)."""
         try:
             return await self.in_thread(self.check, conversations)
+        except UnreadableForGuard:
+            raise ApiError(400, "messages: the guard model cannot read this conversation, which may be too long for "
+                           "it; send a shorter one", param="messages", code="guard_cannot_read") from None  # fmt: skip
         except GuardModelUnavailable as error:
             raise ApiError(503, f"the guard model does not answer ({error}), and without it no prompt passes; "
                            f"please try again later", code="guard_unavailable") from None  # fmt: skip
@@ -124,13 +133,13 @@ class GuardModel:
     def check(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
         """The verdict on prompts of which one must be declined; None where all may pass.
 
-        Raises GuardModelUnavailable without an answer in time, unless `failure` is pass."""
+        Raises UnreadableForGuard, and GuardModelUnavailable without an answer in time, unless `failure` is pass."""
         for messages in conversations:
             try:
                 if (verdict := self._verdict(messages)) is not None:
                     return verdict
-            except GuardModelUnavailable:
-                if self._judging.failure != "pass":
+            except GuardModelUnavailable as error:
+                if not self._passes(error):
                     raise
         return None
 
@@ -150,8 +159,12 @@ class GuardModel:
         response may have begun, so that there is no status to say it with."""
         try:
             return self._verdict([*messages, {"role": "assistant", "content": reply}])
-        except GuardModelUnavailable:
-            return None if self._judging.failure == "pass" else Verdict(False, reason_of([UNAVAILABLE]), 1.0)
+        except GuardModelUnavailable as error:
+            return None if self._passes(error) else Verdict(False, reason_of([UNAVAILABLE]), 1.0)
+
+    def _passes(self, error: GuardModelUnavailable) -> bool:
+        """Whether what has no verdict passes."""
+        return self._judging.failure == "pass" and not isinstance(error, UnreadableForGuard)
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Calls a function in one of the threads that nothing but this model's calls waits for."""
@@ -170,7 +183,8 @@ class GuardModel:
             raise GuardModelUnavailable(type(error).__name__) from None
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # a status, no JSON
             self._pauses.note(answered=True)
-            raise GuardModelUnavailable(type(error).__name__) from None
+            is_unreadable = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in UNREADABLE
+            raise (UnreadableForGuard if is_unreadable else GuardModelUnavailable)(type(error).__name__) from None
         self._pauses.note(answered=True)
         result = self._family.read(answer)
         if result is None:
@@ -179,6 +193,7 @@ class GuardModel:
 
     def _answer(self, messages: Sequence[Message]) -> str:
         """The text that the endpoint replies with."""
+        messages = [{**message, "content": self._family.plain(message["content"])} for message in messages]
         body: dict[str, Any] = {"model": self._judging.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
         if self._family.prompt is None:
             choice = self._post("chat/completions", body | {"messages": _alternating(messages)})

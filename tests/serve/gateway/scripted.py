@@ -93,6 +93,7 @@ def serve(
     gateway.ready = True
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # clients that come before the thread has started wait
         server = uvicorn.Server(uvicorn.Config(gateway, log_level="error", lifespan="off"))  # pyright: ignore[reportArgumentType]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -17,6 +17,7 @@ from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.store import aliases
 from pipelines.store.artifacts import Store
+from serve.gateway import receipts
 from serve.hosting.app import changed, demands
 from serve.hosting.artifacts import hosted_guard
 from serve.hosting.deployment import GUARD_DEPLOYMENT, engines, hosted
@@ -24,9 +25,10 @@ from serve.hosting.emit import config
 from serve.hosting.server import Server, start
 from serve.options import GuardHosting
 from serve.settings import HostedGuard, Replicas, Settings
+from serve.verbs.promote import promote
 from tests.runs import replicas, session_marks, session_pids, wait_until
 from tests.serve.hosting import tiny_guard
-from tests.serve.hosting.running import CHAT, put_model
+from tests.serve.hosting.running import CHAT, put_model, rayse_serve
 from tests.serve.hosting.test_server import is_loopback, user
 from tests.serve.hosting.tiny_guard import NAME, WORD
 from tests.tiny_models import CONTEXT, Tiny
@@ -180,3 +182,28 @@ def test_a_serve_config_holds_it_once(tiny: Tiny) -> None:
     assert [model.guard_model for model in read.models] == [guard] * 2 and "guard_model" not in application["args"][
         "others"
     ][0]
+
+
+@pytest.mark.slow
+def test_all_models_ask_one_guard_model_and_follow_its_alias(tiny: Tiny, tmp_path: Path) -> None:
+    store, alias = Store(tmp_path / "store").create(), "my-llama-guard"
+    named = {"aaaa": tiny.first, "bbbb": tiny.second}
+    names = [put_model(store, name, folder).fingerprint for name, folder in named.items()]
+    folder = tiny_guard.build(tiny, tmp_path / NAME)
+    earlier, later = (put_model(store, name, folder) for name in ("cccc", "dddd"))
+    promote(store, earlier.fingerprint, alias, reason="", as_json=False)
+    with rayse_serve(tmp_path, store, *names, "--guard-model", alias) as server:
+        models = [model["id"] for model in server.client.get("/v1/models").json()["data"]]
+        assert len(models) == 2 and alias not in models
+        with server.requests(*models) as statuses:
+            for model in models:
+                declined = ask(server.client, f"Tell me of {WORD} now", model=model).json()
+                assert declined["rayse_guard"] == {"where": "prompt", "reason": "model S1"}
+                facts = receipts.unverified(declined["rayse_receipt"])
+                assert facts["guard"].endswith(f" + {alias} {earlier.fingerprint}")
+            promote(store, later.fingerprint, alias, reason="", as_json=False)
+            for model in models:
+                server.wait_for(f"{model}: serving version {model}, with other settings: guard_model")
+            declined = ask(server.client, f"Tell me of {WORD} now").json()
+            assert receipts.unverified(declined["rayse_receipt"])["guard"].endswith(f" + {alias} {later.fingerprint}")
+    assert set(statuses) == {200}
