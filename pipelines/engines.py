@@ -52,6 +52,18 @@ class EndpointCluster(ClusterOptions):
 class WriterCluster(EngineCluster, EndpointCluster):
     """Of a stage whose replies are written by a model of the store or by an endpoint."""
 
+    engines: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="Number of engines that write at a time, each with `threads` or `gpus` of its own; auto: "
+                            "one for each GPU where it takes a whole one, otherwise 1")  # fmt: skip
+
+    def engines_on(self, session: Session) -> int:
+        """Number of engines. Starts Ray where it depends on the cluster's nodes."""
+        if self.engines != "auto":
+            return self.engines
+        if self.gpus_on(session) < 1:
+            return 1
+        return max(1, sum(int(node.gpus) for node in session.nodes()))
+
 
 class Endpoint(Options):
     """A server with OpenAI's API, whose model writes in place of one of the store."""

@@ -1,9 +1,10 @@
-"""Evaluator: the run's one vLLM engine for evaluations, in a separate process from the first evaluation to the end, or,
-where it holds a GPU or much memory, until it rests.
+"""Evaluator: the run's vLLM engine for evaluations, in a separate process from the first evaluation to the end, or,
+where it holds a GPU or much memory, until it rests. For a stage that writes there may be several, of the same model.
 
-    load(folder) ── same shape: weights pushed and proven; another: the process is replaced
-    logprobs, generate ── in batches, so that progress is visible and every wait has a deadline
-    rest() ── before any other stage: it works only while no stage works, and gives back a GPU, or much memory
+    load(folder) ── same shape: weights pushed and proven; another: the processes are replaced
+    logprobs, generate ── of one engine, in batches, so that progress is visible and every wait has a deadline
+    running() ── all engines, for calls from Ray's tasks
+    rest() ── before any other stage: it works only while no stage works, and gives back GPUs, or much memory
 
 It takes no logical CPU, since it never works beside a stage. It dies with the driver.
 """
@@ -14,6 +15,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from cluster.errors import ClusterError, MemberLost
 from cluster.gang import Gang
 from cluster.resources import Resources
 from cluster.session import Session
+from cluster.session import notify as session_notify
 from pipelines.inference import engine_size
 from pipelines.inference.environment import environment
 from pipelines.inference.estimates import Comparison, EngineWork
@@ -52,6 +55,7 @@ class EngineSettings:
     start_s: float = 900.0  # deadline for the engine's start, a large model read from a slow disk included
     answer_s: float = 600.0  # deadline for a batch, or for pushing a model's weights
     cache: Path | None = None  # folder for what vLLM compiles on a GPU
+    engines: int = 1  # each with its own threads, and GPU or fraction of one
 
 
 class Evaluator:
@@ -61,7 +65,7 @@ class Evaluator:
 
     def __init__(self, session: Session):
         self._session = session
-        self._gang: Gang | None = None
+        self._gangs: list[Gang] = []  # of one engine each
         self._settings: EngineSettings | None = None
         self._folder: Path | None = None
         self._work, self._seconds = EngineWork(), 0.0  # that the live process has done since count_anew
@@ -76,8 +80,9 @@ class Evaluator:
         self._start(folder, settings)
         engine = self.describe()
         proof = "" if engine["gap_nats"] is None else f", {engine['gap_nats']:.1e} nats off the model's probe"
+        number = "" if settings.engines == 1 else f"{settings.engines} engines, "
         notify(
-            f"evaluator up: vLLM on {engine['device']}, {engine['dtype']}, {settings.threads} threads, "
+            f"evaluator up: vLLM on {engine['device']}, {number}{engine['dtype']}, {settings.threads} threads, "
             f"import {engine['import_s']:.1f} s, engine {engine['engine_s']:.1f} s{proof}"
         )
 
@@ -86,13 +91,14 @@ class Evaluator:
         loaded_folder, self._folder = self._folder, None
         try:
             if folder == loaded_folder:
-                self._call("describe", deadline_s=settings.answer_s)
+                self._call_all("describe", deadline_s=settings.answer_s)
             else:
-                loaded: PushResult = self._call("load", folder, deadline_s=settings.answer_s)
-                if not loaded.pushed:
-                    notify(f"the evaluator's process is replaced: {loaded.reason}")
-                    return False
-                notify(f"weights pushed into the evaluator, {loaded.gap_nats:.1e} nats off their probe")
+                loaded: list[PushResult] = self._call_all("load", folder, deadline_s=settings.answer_s)
+                for each in loaded:
+                    if not each.pushed:
+                        notify(f"the evaluator's process is replaced: {each.reason}")
+                        return False
+                notify(f"weights pushed into the evaluator, {loaded[0].gap_nats:.1e} nats off their probe")
         except MemberLost as error:  # while stages worked, with its node perhaps
             notify(f"the evaluator's process is replaced: {error}")
             return False
@@ -102,7 +108,7 @@ class Evaluator:
     @property
     def settings(self) -> EngineSettings | None:
         """Settings of the live engine, None without one. With equal settings `load` may keep the process."""
-        return self._settings if self._gang is not None else None
+        return self._settings if self._gangs else None
 
     def describe(self) -> dict[str, Any]:
         """The engine's process, device, dtype, and the seconds that its start took."""
@@ -170,20 +176,20 @@ class Evaluator:
     def rest(self) -> None:
         """For the stage that comes, gives a GPU back to Ray, or memory: then the process ends, and the next `load`
         starts another. A small engine on a CPU stays."""
-        if self._gang is not None and (self._live.gpus or self._held_bytes() > idle_bytes()):
+        if self._gangs and (self._live.gpus or self._held_bytes() > idle_bytes()):
             self.close()
 
     def _held_bytes(self) -> int:
-        """The most that the live process held; 0 where it died, and is closed."""
+        """The most that the live processes held; 0 where one died, and all are closed."""
         try:
-            return self._call("memory_bytes", deadline_s=REST_S)
+            return sum(self._call_all("memory_bytes", deadline_s=REST_S))
         except ClusterError:
             return 0
 
     def close(self) -> None:
-        """Ends the process, if there is one. May be called twice."""
-        gang, self._gang, self._folder = self._gang, None, None
-        if gang is not None:
+        """Ends the processes, if there are any. May be called twice."""
+        gangs, self._gangs, self._folder = self._gangs, [], None
+        for gang in gangs:
             gang.close()
 
     @property
@@ -193,40 +199,85 @@ class Evaluator:
         return self._settings
 
     def _start(self, folder: Path, settings: EngineSettings) -> None:
+        """Starts the engines, all at once. Raises ClusterError where the cluster can never hold them."""
         self._session.start()
+        resources = Resources(settings.engines, cpus_per_worker=0, gpus_per_worker=settings.gpus)
+        resources.check("evaluator", wait_s=settings.start_s, on_message=session_notify)
         self._settings = settings
+        pool = ThreadPoolExecutor(settings.engines)
+        others = [pool.submit(_engine, folder, settings, f" {n}") for n in range(2, settings.engines + 1)]
         try:
-            self._gang = Gang(
-                "pipelines.inference.sampler:Sampler",
-                1,
-                resources=Resources(1, cpus_per_worker=0, gpus_per_worker=settings.gpus, threads=settings.threads),
-                name="evaluator",
-                env=environment(settings.threads, settings.cache),
-                start_s=settings.start_s,
-                model=folder,
-                max_tokens=settings.max_tokens,
-                kv_cache_bytes=_kv_cache_bytes(folder, settings),
-                threads=settings.threads,
-                cache=settings.cache,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise _failed("start", folder, error) from error
+            with _failing("start", folder, RuntimeError, ValueError):
+                self._gangs = [_engine(folder, settings)]
+                self._gangs += [each.result() for each in others]
+        except BaseException:  # what still starts is not waited for
+            self.close()
+            for each in others:
+                each.add_done_callback(_close_started)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         self._folder = folder
         self.count_anew()
 
-    def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
-        """One call of the engine. A process that died or missed the deadline is closed."""
-        if self._gang is None:
+    @contextlib.contextmanager
+    def running(self, doing: str) -> Iterator[list[Gang]]:
+        """The live engines, for calls of their methods, from other processes too. doing: for messages.
+
+        After an error of an engine all are closed, and the error is a ClusterError."""
+        if not self._gangs:
             raise ValueError("evaluator: no model is loaded; call load first")
         try:
-            return self._gang.call(method, *args, deadline_s=deadline_s, **kwargs)[0]
+            with _failing(doing, self._folder, RuntimeError):
+                yield self._gangs
         except ClusterError:
             self.close()
             raise
-        except RuntimeError as error:
-            folder = self._folder
-            self.close()
-            raise _failed(method, folder, error) from error
+
+    def _call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> Any:
+        """One call of the first engine. One that died or missed the deadline is closed."""
+        with self.running(method) as gangs:
+            return gangs[0].call(method, *args, deadline_s=deadline_s, **kwargs)[0]
+
+    def _call_all(self, method: str, *args: Any, deadline_s: float) -> list[Any]:
+        """One call of each engine, of all at once."""
+        with self.running(method) as gangs:
+            calls = [gang.send(method, *args) for gang in gangs]
+            return [gang.collect(call, deadline_s=deadline_s)[0] for gang, call in zip(gangs, calls, strict=True)]
+
+
+def _engine(folder: Path, settings: EngineSettings, number: str = "") -> Gang:
+    """Starts an engine, and waits for it. number: in its name, where there are several."""
+    return Gang(
+        "pipelines.inference.sampler:Sampler",
+        1,
+        resources=Resources(1, cpus_per_worker=0, gpus_per_worker=settings.gpus, threads=settings.threads),
+        name=f"evaluator{number}",
+        env=environment(settings.threads, settings.cache),
+        start_s=settings.start_s,
+        model=folder,
+        max_tokens=settings.max_tokens,
+        kv_cache_bytes=_kv_cache_bytes(folder, settings),
+        threads=settings.threads,
+        cache=settings.cache,
+    )
+
+
+def _close_started(engine: Future[Gang]) -> None:
+    if not engine.cancelled() and engine.exception() is None:
+        engine.result().close()
+
+
+@contextlib.contextmanager
+def _failing(doing: str, folder: Path | None, *errors: type[Exception]) -> Iterator[None]:
+    """Makes these errors of vLLM a ClusterError."""
+    try:
+        yield
+    except errors as error:
+        raise ClusterError(
+            f"evaluator: vLLM failed in {doing} with {folder} ({type(error).__name__}: {error}); expected a model "
+            f"that vLLM can run here"
+        ) from error
 
 
 def idle_bytes() -> int:
@@ -235,13 +286,6 @@ def idle_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):  # no cgroup, or one without a limit: "max"
         machine_bytes = min(machine_bytes, int(CGROUP_LIMIT.read_text()))
     return max(round(IDLE_FRACTION * machine_bytes), IDLE_BYTES)
-
-
-def _failed(method: str, folder: Path | None, error: Exception) -> ClusterError:
-    return ClusterError(
-        f"evaluator: vLLM failed in {method} with {folder} ({type(error).__name__}: {error}); expected a model "
-        f"that vLLM can run here"
-    )
 
 
 def _by_tokens(rows: Iterable[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:

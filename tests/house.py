@@ -27,7 +27,7 @@ SERVE_MAY_IMPORT = ("store", "stage", "options", "errors", "data", "metrics", "i
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipelines": (
         ("__main__",), ("cli",), ("verbs", "exit_codes"), ("report",), ("sweep",), ("run", "stages"), ("planning",),
-        ("training", "recipe", "parallel", "writers"),
+        ("training", "recipe", "writers"), ("parallel",),
         ("engines", "dialogue_options", "dialogue_rows", "chat_rows", "blocks"),
         ("stage",), ("evaluator",),
         ("store",),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +24,14 @@ from cluster.errors import ClusterError
 from pipelines.engines import Endpoint, EndpointCluster
 from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
-from pipelines.writers.requests import LENGTH, MALFORMED, REFUSED, STOP, ChatAnswer, ChatRequest
+from pipelines.writers.requests import LENGTH, MALFORMED, REFUSED, STOP, ChatAnswer, ChatRequest, OnAnswers
 
 REFUSING = (400, 413, 422)  # too long, or against the server's rules: another request may be answered
 REPEATED = (408, 409, 429)  # by the client, as 5xx are
 MAX_PAUSE_S = 120  # the client repeats nothing where the server names a longer one
 DETAIL_CHARACTERS = 300
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ROUNDS = 4  # requests of a batch for each that is sent at a time, so that few wait for the slowest
+ROUNDS = 4  # requests of a call for each that is sent at a time, so that few wait for the slowest
 
 
 class EndpointBackend:
@@ -41,7 +41,7 @@ class EndpointBackend:
 
     def __init__(self, endpoint: Endpoint, cluster: EndpointCluster, stage: str):
         self.name = endpoint.name
-        self.batch = ROUNDS * cluster.concurrency
+        self.batch, self.at_once = 1, ROUNDS * cluster.concurrency
         self._endpoint, self._cluster, self._stage = endpoint, cluster, stage
         self._key = read_key(endpoint, stage)
         self._client = openai.OpenAI(
@@ -53,23 +53,21 @@ class EndpointBackend:
             http_client=openai.DefaultHttpxClient(trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK),
         )
 
-    def answer(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, on_answer: Callable[[int, ChatAnswer], None]
-    ) -> None:
-        """Calls on_answer with the position of each request and its answer, as they arrive. After an error or Ctrl-C no
+    def answer(self, requests: Sequence[ChatRequest], sampling: Sampling, on_answers: OnAnswers) -> None:
+        """Calls on_answers with each answer as it arrives, by the position of its request. After an error or Ctrl-C no
         further request is sent, and those that are under way are waited for: they may have to be paid."""
         with ThreadPoolExecutor(self._cluster.concurrency) as pool:
             positions = {pool.submit(self._answer, each, sampling): index for index, each in enumerate(requests)}
             recorded: set[Future[ChatAnswer]] = set()
             try:
                 for future in as_completed(positions):
-                    on_answer(positions[future], future.result())
+                    on_answers({positions[future]: future.result()})
                     recorded.add(future)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 for future, index in positions.items():
                     if future not in recorded and not future.cancelled() and future.exception() is None:
-                        on_answer(index, future.result())
+                        on_answers({index: future.result()})
                 raise
 
     def _answer(self, request: ChatRequest, sampling: Sampling) -> ChatAnswer:

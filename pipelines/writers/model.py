@@ -1,10 +1,26 @@
-"""A model of the store that writes replies, in the run's one vLLM engine."""
+"""A model of the store that writes replies, in one vLLM engine or several, which get their batches from Ray Data.
+
+    requests ──► batches of 64 (256 on a GPU) ──map_batches──► the engine that is free ──► answers, in order
+
+The engines are the evaluator's, and outlive a pass of Ray Data, with which a pool of its own actors would end:
+instructions are written in rounds, each of which needs the one before. A batch is the same whatever the number of
+engines, and so are the seeds and the answers of its requests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import pickle
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from queue import Empty
+from typing import Any
 
+import ray.util.queue
+
+from cluster.gang import Gang
 from cluster.resources import cores
 from pipelines.data.tokens.chat import Chat
 from pipelines.engines import WriterCluster
@@ -12,15 +28,23 @@ from pipelines.errors import UserError
 from pipelines.evaluator import EngineSettings
 from pipelines.inference import engine_size
 from pipelines.inference.model_config import context_length
-from pipelines.inference.reply import Sampling
+from pipelines.inference.reply import Reply, Sampling
+from pipelines.parallel import map_in_order
 from pipelines.stage import Work
-from pipelines.writers.requests import STOP, ChatAnswer, ChatRequest
+from pipelines.writers.requests import STOP, ChatAnswer, ChatRequest, OnAnswers
+
+FREE_S = 10.0  # as many tasks as engines run: one that waits longer looks for an engine whose task has died
+
+Prompts = dict[int, list[int]]
+"""Tokens, by the position of the request."""
 
 
 class ModelBackend:
     """The model before the stage. The same requests, in the same batches, get the same answers.
 
     context: tokens of a prompt with its reply at most. Raises UserError for a model without a chat template."""
+
+    at_once = sys.maxsize
 
     def __init__(self, work: Work, context: int):
         artifact, cluster = work.inputs["model"], work.cluster
@@ -36,13 +60,12 @@ class ModelBackend:
             start_s=cluster.start_s,
             answer_s=cluster.answer_s,
             cache=work.cache,
+            engines=cluster.engines_on(work.session),
         )
         self.batch = engine_size.size_of(on_cpu=not self._settings.gpus).num_rows
 
-    def answer(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, on_answer: Callable[[int, ChatAnswer], None]
-    ) -> None:
-        """Calls on_answer with the position of each request and its answer, once all are there.
+    def answer(self, requests: Sequence[ChatRequest], sampling: Sampling, on_answers: OnAnswers) -> None:
+        """Calls on_answers with the answers of each batch, in order, by the positions of their requests.
 
         Raises UserError where an answer may be as long as prompt and answer together."""
         limit = self._settings.max_tokens - sampling.max_new_tokens
@@ -50,25 +73,89 @@ class ModelBackend:
             raise UserError(f"{self._stage}: an answer of {sampling.max_new_tokens:,} tokens (max_new_tokens, "
                             f"judge_tokens) leaves no room for a prompt in {self._settings.max_tokens:,} tokens "
                             f"(context, or as many as the model attends to); lower it")  # fmt: skip
-        prompts = self._chat.prompts([request.messages for request in requests])
-        fitting: dict[int, list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            if not isinstance(prompt, list):
-                on_answer(index, ChatAnswer("", "template_refuses", detail=str(prompt)))
-            elif len(prompt) > limit:
-                detail = f"{len(prompt)} tokens; with a reply of {sampling.max_new_tokens} at most {limit}"
-                on_answer(index, ChatAnswer("", "prompt_too_long", detail=detail))
-            else:
-                fitting[index] = prompt
-        if not fitting:
+        unfit: dict[int, ChatAnswer] = {}
+        batches: list[Prompts] = []
+        for first in range(0, len(requests), self.batch):
+            prompts = self._chat.prompts([request.messages for request in requests[first : first + self.batch]])
+            batch: Prompts = {}
+            for index, prompt in enumerate(prompts, first):
+                if not isinstance(prompt, list):
+                    unfit[index] = ChatAnswer("", "template_refuses", detail=str(prompt))
+                elif len(prompt) > limit:
+                    detail = f"{len(prompt)} tokens; with a reply of {sampling.max_new_tokens} at most {limit}"
+                    unfit[index] = ChatAnswer("", "prompt_too_long", detail=detail)
+                else:
+                    batch[index] = prompt
+            if batch:
+                batches.append(batch)
+        if unfit:
+            on_answers(unfit)
+        if not batches:
             return
         self._evaluator.load(self._model, self._settings, self._note)
-        replies = self._evaluator.generate(
-            list(fitting.values()),
-            sampling=replace(sampling, stop_ids=self._chat.stop_ids),
-            seeds=[requests[index].seed for index in fitting],
-        )
-        for (index, prompt), reply in zip(fitting.items(), replies, strict=True):
-            ended = reply.finish == STOP
-            answer = ChatAnswer(self._chat.text(reply.tokens), reply.finish, len(prompt), len(reply.tokens))
-            on_answer(index, answer if answer.text or not ended else replace(answer, finish="empty"))
+        for batch, replies in zip(batches, self._replies(batches, requests, sampling), strict=True):
+            pairs = zip(batch.items(), replies, strict=True)
+            on_answers({index: self._answer(prompt, reply) for (index, prompt), reply in pairs})
+
+    def _replies(
+        self, batches: Sequence[Prompts], requests: Sequence[ChatRequest], sampling: Sampling
+    ) -> Iterator[list[Reply]]:
+        """The replies of each batch, in order."""
+        items = [
+            {"number": number, "batch": pickle.dumps(([*batch.values()], [requests[index].seed for index in batch]))}
+            for number, batch in enumerate(batches)
+        ]
+        with self._evaluator.running("generate") as engines:
+            yield from map_in_order(
+                reply_to,
+                items,
+                tasks=len(engines),
+                cpus_per_task=0,
+                engines=Engines(engines, self._free),
+                sampling=replace(sampling, stop_ids=self._chat.stop_ids),
+                deadline_s=self._settings.answer_s,
+            )
+
+    @cached_property
+    def _free(self) -> ray.util.queue.Queue | None:
+        """The numbers of the engines that no task calls; None of a single one."""
+        if self._settings.engines == 1:
+            return None
+        free = ray.util.queue.Queue(actor_options={"num_cpus": 0})
+        free.put_nowait_batch([*range(self._settings.engines)])
+        return free
+
+    def _answer(self, prompt: Sequence[int], reply: Reply) -> ChatAnswer:
+        answer = ChatAnswer(self._chat.text(reply.tokens), reply.finish, len(prompt), len(reply.tokens))
+        return answer if answer.text or reply.finish != STOP else replace(answer, finish="empty")
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Engines that tasks call, each by one at a time. free: the numbers of those that none calls."""
+
+    gangs: Sequence[Gang]
+    free: ray.util.queue.Queue | None
+
+    @contextmanager
+    def one(self, number: int) -> Iterator[Gang]:
+        """An engine that is free; the one of this number, where those of tasks that died are missing."""
+        if self.free is None:
+            yield self.gangs[0]
+            return
+        try:
+            number = self.free.get(timeout=FREE_S)
+        except Empty:
+            number %= len(self.gangs)
+        try:
+            yield self.gangs[number]
+        finally:
+            self.free.put(number)
+
+
+def reply_to(item: Mapping[str, Any], *, engines: Engines, sampling: Sampling, deadline_s: float) -> list[Reply]:
+    """The replies to a batch, without log-probabilities, in a task."""
+    prompts, seeds = pickle.loads(item["batch"])
+    with engines.one(item["number"]) as engine:
+        (replies,) = engine.call("generate", prompts, sampling=sampling, seeds=seeds, deadline_s=deadline_s)
+    return [replace(reply, logprobs=reply.logprobs[:0]) for reply in replies]

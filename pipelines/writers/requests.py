@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.data.dialogues.turns import with_thought
@@ -35,6 +35,10 @@ class ChatAnswer:
     prompt_tokens: int = 0
     reply_tokens: int = 0
     detail: str = ""
+
+
+OnAnswers = Callable[[Mapping[int, ChatAnswer]], None]
+"""Called with answers that have arrived, by the position of their request."""
 
 
 def text_of(answer: ChatAnswer, *, partly: bool = False) -> str | Problem:

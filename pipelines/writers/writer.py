@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,15 +23,27 @@ from pipelines.errors import UserError
 from pipelines.inference.reply import Sampling
 from pipelines.stage import Facts, Work
 from pipelines.store.digests import digest_value
-from pipelines.writers.requests import LENGTH, MALFORMED, REFUSED, STOP, ChatAnswer, ChatRequest, Messages
+from pipelines.writers.requests import (
+    LENGTH,
+    MALFORMED,
+    REFUSED,
+    STOP,
+    ChatAnswer,
+    ChatRequest,
+    Messages,
+    OnAnswers,
+)
 
 ANSWERS = "answers.jsonl"  # in the folder `requests` of the draft, one answer a line
 MILLION = 1e6
+ROUND = 4096  # rows begun at a time: work for many engines
 FIRST = 4  # requests of an endpoint: where it refuses all of them, it is not they that are at fault
 
 
 class Backend(Protocol):
-    """Who answers. name: as provenance has it; batch: number of requests that are answered together."""
+    """Who answers. name: as provenance has it.
+
+    at_once: number of requests of a call; batch: of those whose answers come together, a divisor of it."""
 
     @property
     def name(self) -> str: ...
@@ -39,9 +51,10 @@ class Backend(Protocol):
     @property
     def batch(self) -> int: ...
 
-    def answer(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, on_answer: Callable[[int, ChatAnswer], None]
-    ) -> None: ...
+    @property
+    def at_once(self) -> int: ...
+
+    def answer(self, requests: Sequence[ChatRequest], sampling: Sampling, on_answers: OnAnswers) -> None: ...
 
 
 @dataclass
@@ -165,8 +178,8 @@ class Writer:
             for number, prompt in enumerate(prompts[: self.requests.left])
         ]
         keys = [self._key(request, sampling) for request in requests]
-        for start in range(0, len(requests), self.backend.batch):
-            part = slice(start, start + self.backend.batch)
+        for start in range(0, len(requests), self.backend.at_once):
+            part = slice(start, start + self.backend.at_once)
             self._answer(requests[part], keys[part], sampling, first + start)
             self._check_refusals([self.requests.answers.by_key[key] for key in keys[part]])
         answers = [self.requests.answers.by_key[key] for key in keys]
@@ -177,32 +190,24 @@ class Writer:
     def _answer(
         self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling, num_before: int
     ) -> None:
-        """Answers the requests of a batch that have no answer yet.
+        """Answers the requests of a call that have no answer yet.
 
-        A model's batch is answered as a whole, so that it is the same batch after a kill, and its numbers are too."""
-        known, progress = self.requests.answers, self.requests.work.progress
-        missing = [index for index, key in enumerate(keys) if key not in known.by_key]
-        if missing and self.endpoint is None:
-            missing = list(range(len(keys)))
+        A batch is answered as a whole, so that it is the same batch after a kill, and its numbers are too."""
+        known, progress, size = self.requests.answers, self.requests.work.progress, self.backend.batch
+        batches = [range(first, min(first + size, len(keys))) for first in range(0, len(keys), size)]
+        missing = [n for batch in batches if any(keys[n] not in known.by_key for n in batch) for n in batch]
         if not missing:
             return
-        num_done, batch = num_before + len(keys) - len(missing), dict[str, ChatAnswer]()
+        num_done = num_before + len(keys) - len(missing)
         progress.update(num_done, self.requests.max_requests, "requests")
 
-        def on_answer(position: int, answer: ChatAnswer) -> None:
+        def on_answers(answers: Mapping[int, ChatAnswer]) -> None:
             nonlocal num_done
-            key = keys[missing[position]]
-            num_done += 1
-            if self.endpoint is None:  # all at once: only the last of the counts is worth a line
-                batch[key] = answer
-                return
-            known.add({key: answer})
+            num_done += len(answers)
+            known.add({keys[missing[position]]: answer for position, answer in answers.items()})
             progress.update(num_done, self.requests.max_requests, "requests")
 
-        self.backend.answer([requests[index] for index in missing], sampling, on_answer)
-        if batch:
-            known.add(batch)
-            progress.update(num_done, self.requests.max_requests, "requests")
+        self.backend.answer([requests[index] for index in missing], sampling, on_answers)
 
     def _check_refusals(self, answers: Sequence[ChatAnswer]) -> None:
         """Raises UserError where an endpoint has refused all requests so far, and keeps none of its refusals: the same

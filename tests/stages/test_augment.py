@@ -146,6 +146,13 @@ def test_rewrites_keep_all_but_one_turn(tmp_path: Path, endpoint: ChatEndpoint) 
                if "Rewrite" in body["messages"][0]["content"])  # fmt: skip
 
 
+def test_no_more_rows_are_begun_than_there_are_requests_left(tmp_path: Path, endpoint: ChatEndpoint) -> None:
+    made = augment(tmp_path, endpoint, method="rewrites", rewrite="reply", rows=5, max_requests=3)
+    assert made.facts["augment/requests"] == 3 and "augment/dropped_max_requests" not in made.facts
+    made = augment(tmp_path, endpoint, method="translations", rows=5, max_requests=3)  # of two turns each
+    assert (made.facts["augment/kept"], made.facts["augment/dropped_max_requests"]) == (1, 1)
+
+
 def test_translations_go_both_ways(tmp_path: Path, endpoint: ChatEndpoint) -> None:
     made = augment(tmp_path, endpoint, method="translations", rows=100)
     assert (made.facts["augment/kept_zh"], made.facts["augment/kept_en"]) == (len(ENGLISH), len(CHINESE))

@@ -30,7 +30,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="ai_feedback",
-    version=3,
+    version=4,
     makes="ai_feedback",
     needs_for=lambda options: options.needs,
     options=AiFeedbackOptions,

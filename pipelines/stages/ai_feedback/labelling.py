@@ -22,9 +22,8 @@ from pipelines.inference.reply import Sampling
 from pipelines.stage import Facts, Work
 from pipelines.stages.ai_feedback.options import AiFeedbackOptions
 from pipelines.writers.requests import ChatAnswer, text_of
-from pipelines.writers.writer import Requests, Writer
+from pipelines.writers.writer import ROUND, Requests, Writer
 
-ROUND = 64  # pairs begun at a time
 REQUESTS = {"model": 4, "preferences": 2}  # of a pair
 
 

@@ -125,7 +125,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="augment",
-    version=7,
+    version=8,
     makes="augmented",
     takes=("augmented",),
     needs_for=lambda options: () if options.endpoint else ("model",),

@@ -24,8 +24,6 @@ from pipelines.stage import Facts, Work
 from pipelines.writers.requests import ChatAnswer
 from pipelines.writers.writer import Requests, Writer
 
-ROUND = 64  # rows begun at a time: what comes after them may use them as examples
-
 
 @dataclass
 class Augmentation:
@@ -75,8 +73,8 @@ class Augmentation:
 
     @property
     def missing(self) -> int:
-        """Number of rows that are still to be written; 0 once no request is left."""
-        return max(0, self.work.options.rows - len(self.written.rows)) if self.requests.left else 0
+        """Number of rows that are still to be written, as far as there are requests left: each takes one at least."""
+        return max(0, min(self.work.options.rows - len(self.written.rows), self.requests.left))
 
     def prompt(self, name: str, language: str, **values: object) -> list[dict[str, str]]:
         """The messages of a request: a template, filled in."""

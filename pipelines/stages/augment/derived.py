@@ -10,8 +10,9 @@ from pipelines.data.dialogues.answer_match import normalised
 from pipelines.data.dialogues.conversations import Conversation
 from pipelines.data.sources.bad_rows import Problem, row_language
 from pipelines.data.text.languages import language_name
-from pipelines.stages.augment.augmentation import ROUND, Augmentation
+from pipelines.stages.augment.augmentation import Augmentation
 from pipelines.writers.requests import ChatAnswer, text_of
+from pipelines.writers.writer import ROUND
 
 Turns = list[dict[str, str]]
 
@@ -79,17 +80,24 @@ def _each(
     order = list(augmentation.seeds)
     random.Random(augmentation.work.seed).shuffle(order)
     seeds = iter([seed for _ in range(variants) for seed in order])
-    while augmentation.missing and (chosen := _next(seeds, min(augmentation.missing, ROUND))):
-        requested = [prompts(seed) for seed in chosen]
-        answers = iter(augmentation.answers([prompt for several in requested for prompt in several]))
-        for seed, several in zip(chosen, requested, strict=True):
+    while begun := _begin(augmentation, seeds, prompts):
+        answers = iter(augmentation.answers([prompt for _, several in begun for prompt in several]))
+        for seed, several in begun:
             language = _other(seed) if name == "translate" else seed.language
             meta = augmentation.meta(f"{name}.{language}", derived_from=seed)
             _make(augmentation, seed, [next(answers, None) for _ in several], turns, language, meta)
 
 
-def _next(seeds: Iterator[Conversation], number: int) -> list[Conversation]:
-    return [seed for _, seed in zip(range(number), seeds, strict=False)]
+def _begin(
+    augmentation: Augmentation, seeds: Iterator[Conversation], prompts: Callable[[Conversation], list[Turns]]
+) -> list[tuple[Conversation, list[Turns]]]:
+    """The next seeds with their prompts: as many as rows are missing and as there are requests left for."""
+    begun: list[tuple[Conversation, list[Turns]]] = []
+    left = augmentation.requests.left
+    while len(begun) < min(augmentation.missing, ROUND) and left > 0 and (seed := next(seeds, None)) is not None:
+        begun.append((seed, prompts(seed)))
+        left -= len(begun[-1][1])
+    return begun
 
 
 def _make(

@@ -18,10 +18,12 @@ from pipelines.data.dialogues.synthetic.instructions import (
 )
 from pipelines.data.sources.bad_rows import Problem
 from pipelines.errors import UserError
-from pipelines.stages.augment.augmentation import ROUND, Augmentation
+from pipelines.stages.augment.augmentation import Augmentation
 from pipelines.writers.requests import LENGTH, ChatAnswer, text_of
 
 MAX_EXAMPLE_CHARACTERS = 1000  # of a seed's prompt; longer ones are no examples
+# Rows begun at a time: what comes after them may use them as examples. Of many rows an eighth: work for many engines.
+MIN_ROUND, ROUNDS = 64, 8
 
 
 class Examples:
@@ -63,8 +65,9 @@ def instructions(augmentation: Augmentation) -> None:
     options = augmentation.work.options
     examples = Examples(augmentation)
     existing = [first_prompt(seed) for seed in augmentation.seeds]
+    largest = max(MIN_ROUND, -(-options.rows // ROUNDS))
     while augmentation.missing:
-        num_rows = min(augmentation.missing, ROUND)
+        num_rows = min(augmentation.missing, largest)
         candidates = _candidates(augmentation, examples, -(-num_rows // options.instructions_per_request))
         accepted = _unlike(augmentation, candidates, existing)
         for text, language, meta in accepted[num_rows:]:
