@@ -19,6 +19,10 @@ class MemberLost(ClusterError):
     """A member of a gang died or missed a deadline. A caller that has kept enough state may start a new gang."""
 
 
+class DiskFull(ClusterError):
+    """A file could not be written for want of room: which one, and how much was free for it."""
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether an error means that a disk or a quota is used up. (safetensors says it only in its message.)"""
     has_code = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 import zlib
 from collections import Counter
@@ -19,6 +20,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.errors import DiskFull, disk_full
 from pipelines.data.sources.source import Part, Source
 from pipelines.store.files import UNPUBLISHED
 
@@ -146,7 +148,9 @@ def map_arrow(path: Path) -> pa.RecordBatch:
 
 @dataclass
 class AtomicFile:
-    """A file written under a temporary name, then moved to its path by `publish`; deleted if not published."""
+    """A file written under a temporary name, then moved to its path by `publish`; deleted if not published.
+
+    A full disk raises DiskFull, which names the path and what was free for it."""
 
     path: Path
 
@@ -162,8 +166,15 @@ class AtomicFile:
             os.close(handle)
         os.replace(self.temporary, self.path)
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        written = self.temporary.stat().st_size if self.temporary.exists() else 0
         self.temporary.unlink(missing_ok=True)
+        if error is not None and disk_full(error) and not isinstance(error, DiskFull):
+            free = shutil.disk_usage(self.path.parent).free
+            raise DiskFull(
+                f"{self.path}: the disk is full ({error}): it has room for {free:,} bytes, of which this file had "
+                f"taken {written:,} and needs more"
+            ) from error
 
 
 def remove_unpublished(folder: Path) -> None:

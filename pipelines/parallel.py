@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import math
 import os
 import pickle
 import platform
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,6 +27,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from cluster.errors import DiskFull
 from cluster.resources import cores
 from pipelines.blocks import AtomicFile, Block, pack, remove_unpublished, unpack
 from pipelines.data.sources.source import Part, Source
@@ -73,7 +75,8 @@ def make_files(
     unit: what the files are, for the progress. A task whose worker dies is run again elsewhere, thrice at most.
     Raises the first error of the function, with a note that names the node."""
     paths = [Path(item["path"]) for item in items]
-    for folder in {path.parent for path in paths}:
+    folders = {path.parent for path in paths}
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         remove_unpublished(folder)
     missing = [item for item, path in zip(items, paths, strict=True) if not path.exists()]
@@ -83,8 +86,27 @@ def make_files(
     made = _run_tasks(
         function, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task, arguments=arguments
     )
-    for done, _ in enumerate(made, start=len(items) - len(missing) + 1):
-        work.progress.update(done, len(items), unit)
+    done = len(items) - len(missing)
+    try:
+        for _ in made:
+            done += 1
+            work.progress.update(done, len(items), unit)
+    except DiskFull as error:
+        raise DiskFull(f"{error}. {still_missing(folders, done, len(items), unit)}") from error
+    for folder in folders:  # what a worker that was lost had begun: a file in `out` would be one of the artifact
+        remove_unpublished(folder)
+
+
+def still_missing(folders: Iterable[Path], done: int, total: int, unit: str) -> str:
+    """What is still to be made where the disk is full, with its bytes by the mean of what there is, and what to do.
+
+    folders: where the files are, of which `done` of `total` are complete."""
+    made = sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
+    size = f", which take some {math.ceil(made / done * (total - done)):,} bytes more" if done else ""
+    return (
+        f"{total - done:,} of {total:,} {unit} are still to be made{size}: make room, then run the same command, which "
+        "makes those alone"
+    )
 
 
 def _run_tasks(

@@ -109,12 +109,16 @@ def test_a_killed_worker_does_not_change_the_result(session: Session, result: Re
     assert digests(tmp_path) == digests(result.draft)
 
 
+HALF = f".{'0123456789abcdef' * 2}"  # the name of a file that is not complete
+
+
 def write_or_fail(item: dict[str, str], *, once: str) -> None:
     """Work of `make_files`: fails on a word, and kills its process once."""
     if item["word"] == "wrong":
         raise UserError(f"{item['path']}: is wrong")
     if item["word"] == "deadly" and not Path(once).exists():
         Path(once).touch()
+        Path(item["path"]).with_name(HALF).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     Path(item["path"]).write_text(item["word"])
 
@@ -127,6 +131,7 @@ def test_files_are_made_although_a_worker_dies_and_errors_are_those_of_the_funct
              for number, word in enumerate(["a", "b", "deadly", "c", "d"])]  # fmt: skip
     make_files(stage_work, write_or_fail, items, unit="words", once=str(tmp_path / "once"))
     assert [Path(item["path"]).read_text() for item in items] == ["a", "b", "deadly", "c", "d"]
+    assert not (tmp_path / HALF).exists()
     items.append({"path": str(tmp_path / "wrong.txt"), "word": "wrong"})
     with pytest.raises(UserError) as caught:
         make_files(stage_work, write_or_fail, items, unit="words", once="")
@@ -184,7 +189,7 @@ def test_a_run_that_stops_in_every_phase_in_turn_goes_on_there(
         with pytest.raises(Stopped):
             STAGE.run(work(session, tmp_path, sources(result.folder), progress=progress))
         assert not set(UNITS[: max(0, number - 1)]) & progress.units
-    left = [tmp_path / name / f".{'0123456789abcdef' * 2}" for name in ("out", "out/train", "blocks")]
+    left = [tmp_path / name / HALF for name in ("out", "out/train", "blocks")]
     for file in left:
         file.write_bytes(b"left by a killed task")
     STAGE.run(work(session, tmp_path, sources(result.folder)))

@@ -32,6 +32,7 @@ from pipelines.stages.tokens import TokensCluster, TokensOptions
 from pipelines.store.artifacts import Artifact, Draft, Manifest
 from pipelines.store.digests import FileDigests
 from tests.runs import ROOT
+from tests.stages.deadly import lose_workers
 
 ENGLISH = [f"Document {i} tells of {i * i} things, and then of {i % 7} more." * (1 + i % 3) for i in range(60)]
 CHINESE = [f"第{i}篇文章讲了{i * i}件事情，然后又讲了{i % 7}件。" * (1 + i % 3) for i in range(20)]
@@ -278,6 +279,17 @@ def test_the_same_seed_writes_the_same_bytes_over_files_of_a_killed_run_by_any_n
     folder, facts = tokens(tmp_path, tasks=tasks)
     assert bytes_of(folder) == bytes_of(packed[0])
     assert facts == packed[1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_while_encoding_and_while_packing_does_not_change_the_result(
+    tokens: Tokens, sharded: tuple[Path, Facts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_workers(monkeypatch, tmp_path / "lost")
+    folder, facts = tokens(tmp_path / "tokens", **SHARDED)
+    assert {file.name for file in (tmp_path / "lost").iterdir()} == {"encode_part", "write_shard"}
+    assert bytes_of(folder) == bytes_of(sharded[0])
+    assert facts == sharded[1]
 
 
 def test_another_seed_writes_other_training_rows(tokens: Tokens, packed: tuple[Path, Facts], tmp_path: Path) -> None:

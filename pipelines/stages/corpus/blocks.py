@@ -27,13 +27,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster.errors import DiskFull
 from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, remove_unpublished, unpack, write_arrow
 from pipelines.data.corpus import cleaning, duplicates
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, REPEATED, REPEATED_REJECTED
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Source
-from pipelines.parallel import map_in_order, num_parallel_tasks, with_first_rows
+from pipelines.parallel import map_in_order, num_parallel_tasks, still_missing, with_first_rows
 from pipelines.stage import Work
 from pipelines.stages.corpus.checks import CheckFiles, prepare
 
@@ -95,10 +96,15 @@ def read(work: Work) -> CleanedBlocks:
     checks = prepare(work)
     documents_before, start = counts["documents/read"], time.monotonic()
     cleaned = _clean_blocks(work, with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
-    for done, (block, (num_rows, num_bad, first)) in enumerate(cleaned, start=len(blocks) - len(missing) + 1):
-        bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
-        counts.update(block.counts())
-        work.progress.update(done, len(blocks), "blocks", documents=counts["documents/read"])
+    done = len(blocks) - len(missing)
+    try:
+        for block, (num_rows, num_bad, first) in cleaned:
+            done += 1
+            bad_rows.add(block.source, rows=num_rows, bad=num_bad, first=first)
+            counts.update(block.counts())
+            work.progress.update(done, len(blocks), "blocks", documents=counts["documents/read"])
+    except DiskFull as error:
+        raise DiskFull(f"{error}. {still_missing([folder], done, len(blocks), 'blocks')}") from error
     bad_rows.check()
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before
