@@ -11,7 +11,7 @@ import shutil
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -42,10 +42,9 @@ class Block:
     packed: Packed  # its parts
 
     @classmethod
-    def of(cls, source: str, parts: Sequence[Part], folder: Path) -> Block:
+    def of(cls, source: str, parts: Iterable[Part], folder: Path) -> Block:
         """The block of these parts."""
-        num_bytes = sum(part.bytes for part in parts)
-        return cls(source, folder, parts[0].index, parts[-1].index, num_bytes, pack(parts))
+        return _packing(parts).block(source, folder)
 
     @property
     def parts(self) -> list[Part]:
@@ -74,21 +73,43 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int, *, by_na
     taken away, changes few blocks beside its own. Raises UserError for a source that is missing or empty."""
     blocks: list[Block] = []
     for name in sorted(sources):  # the order in the recipe is not part of a fingerprint
-        parts: list[Part] = []
-        num_bytes = 0
+        packing = _Packing()
         for part in sources[name].each_part():
-            size = part.bytes
-            if parts and num_bytes + size > block_bytes:
-                blocks.append(Block.of(name, parts, folder))
-                parts, num_bytes = [], 0
-            parts.append(part)
-            num_bytes += size
-            if by_name and num_bytes > block_bytes / 2 and _ends_block(part, block_bytes):
-                blocks.append(Block.of(name, parts, folder))
-                parts, num_bytes = [], 0
-        if parts:
-            blocks.append(Block.of(name, parts, folder))
+            if packing.num_parts and packing.bytes + part.bytes > block_bytes:
+                blocks.append(packing.block(name, folder))
+                packing = _Packing()
+            packing.add(part)
+            if by_name and packing.bytes > block_bytes / 2 and _ends_block(part, block_bytes):
+                blocks.append(packing.block(name, folder))
+                packing = _Packing()
+        if packing.num_parts:
+            blocks.append(packing.block(name, folder))
     return blocks
+
+
+class _Packing:
+    """Parts of a block, packed one by one: a block of small files may have 50,000, which take 500 bytes each."""
+
+    def __init__(self) -> None:
+        self.num_parts = self.bytes = self.first = self.last = 0
+        self._compressor = zlib.compressobj()
+        self._packed = bytearray()
+
+    def add(self, part: Part) -> None:
+        if not self.num_parts:
+            self.first = part.index
+        values = [part.index, part.where, part.group, part.bytes, part.first_row, part.args]
+        text = ("," if self.num_parts else "[") + json.dumps(values, separators=(",", ":"))
+        self._packed += self._compressor.compress(text.encode())
+        self.num_parts, self.bytes, self.last = self.num_parts + 1, self.bytes + part.bytes, part.index
+
+    def packed(self) -> Packed:
+        """What `unpack` takes; no part can be added any more."""
+        self._packed += self._compressor.compress(b"]" if self.num_parts else b"[]") + self._compressor.flush()
+        return bytes(self._packed)
+
+    def block(self, source: str, folder: Path) -> Block:
+        return Block(source, folder, self.first, self.last, self.bytes, self.packed())
 
 
 def _ends_block(part: Part, block_bytes: int) -> bool:
@@ -99,8 +120,14 @@ def _ends_block(part: Part, block_bytes: int) -> bool:
 
 def pack(parts: Iterable[Part]) -> Packed:
     """Parts as a block and an item of a task have them."""
-    values = [[part.index, part.where, part.group, part.bytes, part.first_row, part.args] for part in parts]
-    return zlib.compress(json.dumps(values, separators=(",", ":")).encode())
+    return _packing(parts).packed()
+
+
+def _packing(parts: Iterable[Part]) -> _Packing:
+    packing = _Packing()
+    for part in parts:
+        packing.add(part)
+    return packing
 
 
 def unpack(packed: Packed) -> list[Part]:

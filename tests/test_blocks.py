@@ -89,7 +89,7 @@ def test_each_of_many_small_files_takes_little_memory_in_the_driver(tmp_path: Pa
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert blocks == first and sum(len(block.parts) for block in blocks) == len(identity[1]) == number
-    assert held / number < 500 and peak / number < 700
+    assert held / number < 350 and peak / number < 550
 
 
 def test_each_range_of_json_lines_takes_little_memory_in_the_driver(

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from random import Random
 from threading import Thread
 
 import pytest
@@ -49,6 +50,18 @@ def test_digests_of_many_files_are_those_of_each(tmp_path: Path) -> None:
     expected = [xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files]
     assert kept.of_all([*files, files[3]]) == [*expected, first]
     assert len(cache.read_text().split()) == len(files)  # a line each, and none twice
+
+
+def test_entries_are_what_was_set_last_however_many_there_are() -> None:
+    entries, expected = digests.Entries(), dict[bytes, bytes]()
+    random = Random(3)
+    for number in range(20_000):
+        key = random.choice(list(expected)) if number % 1000 == 999 else random.randbytes(16)
+        expected[key] = random.randbytes(32)
+        entries.set(key, expected[key])
+    assert all(entries.get(key) == value for key, value in expected.items())
+    assert {entry[:16]: entry[16:] for entry in entries} == expected and len(entries) == len(expected)
+    assert not any(entries.get(key) for key in (bytes(16), b"\xff" * 16, random.randbytes(16)))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "文", "ab" * 47, "ab" * 49, "\n\n" * 3000])
