@@ -192,6 +192,8 @@ def _line(row: Mapping[str, Any]) -> str:
     """A row for a terminal: where it is from, why it is set aside, and the beginning of its text."""
     if row["split"] == SET_ASIDE:
         title = f"{SET_ASIDE} {row['reason']}  {row['where']}:{row['row']}  {row['problem']}"
+        if row.get("kept_where") is not None:  # of a duplicate
+            title += f": {row['kept_where']}:{row['kept_row']}"
     else:
         title = f"{row['split']} {row['language']}  {row.get('id') or row['row']}"
     if "width" in row:

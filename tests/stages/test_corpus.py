@@ -19,12 +19,12 @@ from cluster.errors import ClusterError
 from cluster.session import Session
 from pipelines.blocks import Block, write_arrow
 from pipelines.data.corpus.data_card import summarise_rejected
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, document_of
+from pipelines.data.corpus.documents import DOCUMENTS, NOT_USED, REJECTED, document_of
 from pipelines.data.sources import SOURCES, jsonl
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
-from pipelines.stages.corpus import STAGE, finish, hold_out
+from pipelines.stages.corpus import STAGE, finish, hold_out, survivors
 from pipelines.stages.corpus.decontaminate import LEFT_OUT, SHARED, SIMILAR
 from pipelines.store.artifacts import Store
 from tests.stages.corpus_work import (
@@ -76,7 +76,7 @@ def test_files_agree_with_the_facts(result: Result) -> None:
     assert text_bytes == result.facts["bytes/kept"]
     assert len(list((result.draft / "out" / "train").iterdir())) > 1
     rejected = pq.read_table(result.draft / "out" / "rejected.parquet")
-    assert rejected.schema.equals(REJECTED)
+    assert rejected.schema.equals(NOT_USED)
     unreadable = [row for row in rejected.to_pylist() if row["reason"] == "unreadable"]
     assert [(row["source"], row["where"], row["row"]) for row in unreadable] == [("web", "en/07.jsonl", 4)]
     short = [row["where"] for row in rejected.to_pylist() if row["reason"] == "too_short"]
@@ -85,6 +85,28 @@ def test_files_agree_with_the_facts(result: Result) -> None:
     assert [(row["where"], row["row"]) for row in copies] == [
         (f"en/{group:02}.jsonl", 14 if group == 7 else 13) for group in range(20)
     ]
+
+
+def test_each_duplicate_names_the_document_that_is_kept_instead(result: Result) -> None:
+    """A copy of row 1 + group % 12 is kept nowhere; of row 1 + (group + 1) % 12 and its near copy the longer one is."""
+    rejected = pq.read_table(result.draft / "out" / "rejected.parquet").to_pylist()
+    found = {(row["reason"], row["where"]): row for row in rejected if row["reason"].startswith("duplicate")}
+    assert len(found) == 40
+    kept_ids = {id for split in ("train", "held_out") for id in result.table(split).column("id").to_pylist()}
+    for group in range(20):
+        where, shift = f"en/{group:02}.jsonl", [3] if group == 7 else []  # where a bad row stands before others
+
+        def row_of(place: int, shift: list[int] = shift) -> int:
+            return place + 1 + sum(place >= first for first in shift)
+
+        copy, near = (found[reason, where] for reason in ("duplicate_exact", "duplicate_near"))
+        assert (copy["row"], copy["kept_row"]) == (row_of(12), row_of(group % 12))
+        assert {near["row"], near["kept_row"]} == {row_of((group + 1) % 12), row_of(13)}
+        for row in (copy, near):
+            assert (row["kept_source"], row["kept_where"]) == ("web", where)
+            assert f"web/{group}/{row['kept_row']}" in kept_ids
+    others = [row for row in rejected if not row["reason"].startswith("duplicate")]
+    assert others and all(row["kept_source"] is row["kept_where"] is row["kept_row"] is None for row in others)
 
 
 def test_the_data_card_agrees_with_the_facts_and_quotes_the_files(result: Result) -> None:
@@ -236,8 +258,10 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     pq.write_table(REJECTED.empty_table(), block.rejected)
     fates = np.array([hold_out.TRAIN, hold_out.TRAIN, hold_out.EXACT, hold_out.NEAR, hold_out.TRAIN], np.int8)
     write_arrow(pa.record_batch([np.zeros(5, np.int32), fates], schema=hold_out.FATES), tmp_path / "fates.arrow")
+    kept = [np.array([2, 3]), np.zeros(2, np.int32), np.zeros(2, np.int32), np.array([1, 1])]
+    write_arrow(pa.record_batch(kept, schema=survivors.SURVIVORS), tmp_path / "survivors.arrow")
     described = {"rejected": str(block.rejected), "source": "books", "fates": str(tmp_path / "fates.arrow"),
-                 "places": {"0": "books.jsonl"}}  # fmt: skip
+                 "survivors": str(tmp_path / "survivors.arrow"), "places": {"0": "books.jsonl"}}  # fmt: skip
     left_out = tmp_path / "left_out.parquet"
     pq.write_table(pa.table([["books/0/3"], ["books"], ["Three."], [SIMILAR]], schema=LEFT_OUT), left_out)
     path, summary = tmp_path / "rejected.parquet", tmp_path / "data_card" / "rejected.json"
@@ -253,9 +277,9 @@ def test_parts_of_a_book_that_stands_there_twice_are_set_aside_with_its_row(tmp_
     write_rejected()
     rows = pq.read_table(path).to_pylist()
     assert json.loads(summary.read_bytes()) == summarise_rejected(pq.read_table(path).to_batches(), seed=7)
-    assert [(row["where"], row["row"], row["reason"], row["raw"]) for row in rows] == [
-        ("books.jsonl", 2, "duplicate_exact", "One."), ("books.jsonl", 2, "duplicate_near", "Two."),
-        ("books.jsonl", 3, "contaminated", "Three."),
+    assert [(row["where"], row["row"], row["reason"], row["raw"], row["kept_row"]) for row in rows] == [
+        ("books.jsonl", 2, "duplicate_exact", "One.", 1), ("books.jsonl", 2, "duplicate_near", "Two.", 1),
+        ("books.jsonl", 3, "contaminated", "Three.", None),
     ]  # fmt: skip
 
 

@@ -44,12 +44,32 @@ def test_pairs_in_many_buckets_are_held_once(tmp_path: Path, monkeypatch: pytest
     assert peak < 15 * pairs.nbytes  # of 40 times as many
     deduplicate.decide_near({"path": str(tmp_path / deduplicate.CLUSTERS)})
     _, near, _ = deduplicate.duplicates_in(exact_in(tmp_path), 0, 1)
-    assert near.tolist() == duplicates.worse_duplicates(*pairs.T).tolist()
+    assert near.tolist() == duplicates.worse_duplicates(*np.unique(pairs, axis=0).T)[0].tolist()
 
 
 def exact_in(folder: Path) -> Path:
-    write_arrow(pa.record_batch([np.empty(0, np.int64)], schema=deduplicate.DUPLICATES), folder / "0.exact.arrow")
+    write_duplicates(folder / "0.exact.arrow", {})
     return folder
+
+
+def write_duplicates(file: Path, kept: dict[int, int]) -> None:
+    write_arrow(deduplicate.numbers_of(*(np.array(list(of), np.int64) for of in (kept, kept.values()))), file)
+
+
+def test_what_is_kept_of_a_copy_is_what_is_kept_of_its_first(tmp_path: Path) -> None:
+    """Equal documents, of which the first is nearly a longer one that means the same as another."""
+    block = 1 << 32
+    write_duplicates(tmp_path / "00000.exact.arrow", {3: 1, block + 2: 2, 2 * block: 2})
+    write_duplicates(tmp_path / "00001.exact.arrow", {block + 7: 4})
+    write_duplicates(tmp_path / deduplicate.NEAR, {1: block + 5, block + 6: block + 5})
+    documents, kept = deduplicate.survivors_of(tmp_path, 0, 2)
+    found = dict(zip(documents.tolist(), kept.tolist(), strict=True))
+    assert found == {1: block + 5, 3: block + 5, block + 2: 2, block + 6: block + 5, block + 7: 4}
+    write_duplicates(tmp_path / deduplicate.SEMANTIC, {2: 9, block + 5: 8})
+    documents, kept = deduplicate.survivors_of(tmp_path, 1, 2)
+    assert list(zip(documents.tolist(), kept.tolist(), strict=True)) == [
+        (block + 2, 9), (block + 5, 8), (block + 6, 8), (block + 7, 4)
+    ]  # fmt: skip
 
 
 def test_rows_are_chosen_of_more_text_than_one_array_can_have(tmp_path: Path) -> None:

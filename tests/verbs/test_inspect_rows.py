@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines import cli
 from pipelines.data.corpus.corpora import SPLITS
-from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
+from pipelines.data.corpus.documents import DOCUMENTS, NOT_USED, REJECTED
 from pipelines.data.dialogues.synthetic.rows import Written
 from pipelines.data.images.documents import IMAGE_DOCUMENTS
 from pipelines.store.artifacts import Manifest, Store
@@ -107,6 +107,25 @@ def test_rows_are_filtered(store: Store, where: list[str], texts: list[str]) -> 
 def test_rows_are_bounded_and_both_kinds_are_shown(store: Store, limit: int, kept: int, set_aside: int) -> None:
     splits = [row["split"] for row in facts(store, "corpus", "--limit", str(limit))["rows"]]
     assert (len(splits) - splits.count("set_aside"), splits.count("set_aside")) == (kept, set_aside)
+
+
+def test_a_duplicate_is_shown_with_what_is_kept_instead(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").create()
+    record = RunRecord.begin(store, recipe="mine", path=Path("mine.yaml"), seed=7)
+    copy = {**DROPPED, "row": 3, "reason": "duplicate_near", "problem": "nearly the same text", "raw": "Text 1!"}
+    kept = {"kept_source": "books", "kept_where": "books.jsonl", "kept_row": 12}
+    none = DOCUMENTS.empty_table()
+    rejected = pa.Table.from_pylist([{**copy, **kept}, {**DROPPED, "row": 9, "reason": "length"}], NOT_USED)
+    add(store, record, "corpus", {
+        "train/part-00000.parquet": none, "held_out/part-00000.parquet": none, "rejected.parquet": rejected,
+    })  # fmt: skip
+    record.save(store)
+    shown = inspect(store, "corpus").stdout
+    assert "set_aside duplicate_near  web.jsonl:3  nearly the same text: books.jsonl:12\n    Text 1!\n" in shown
+    assert "set_aside length  web.jsonl:9  left out by a filter of the corpus\n" in shown
+    (row,) = facts(store, "corpus", "--where", "reason=duplicate_near")["rows"]
+    assert row == {**copy, **kept, "split": "set_aside"}
+    assert facts(store, "corpus", "--where", "kept_where=books.jsonl")["num_rows"] == 1
 
 
 def test_rows_are_shown_with_place_reason_and_text(store: Store) -> None:

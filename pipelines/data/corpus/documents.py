@@ -25,6 +25,7 @@ DOCUMENTS = pa.schema(
 # (Any: pyarrow's types know `use_dictionary` as a bool alone.)
 REPEATED: Any = ["source", "group", "language", "meta.key_value.key"]
 REPEATED_REJECTED: Any = ["source", "where", "reason", "problem"]
+REPEATED_NOT_USED: Any = [*REPEATED_REJECTED, "kept_source", "kept_where"]
 QUALITY = pa.field("quality", pa.float32())  # where the recipe has a quality model: log-odds; null: not scored
 REJECTED = pa.schema(
     [
@@ -36,6 +37,9 @@ REJECTED = pa.schema(
         ("raw", pa.string()),  # its first characters
     ]
 )
+# Of a duplicate, the document that was kept instead; null for other reasons.
+SURVIVOR = pa.schema([("kept_source", pa.string()), ("kept_where", pa.string()), ("kept_row", pa.int64())])
+NOT_USED = pa.schema([*REJECTED, *SURVIVOR])  # rejected.parquet of a corpus
 
 
 def document_columns(file: Path | str) -> list[str]:

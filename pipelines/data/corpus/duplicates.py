@@ -70,11 +70,17 @@ def bucket_slice(hashes: np.ndarray, bucket: int, num_buckets: int) -> slice:
     return slice(start, stop)
 
 
-def exact_duplicates(hashes: np.ndarray, keys: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Returns int64: the numbers of the documents of which an earlier one has the same exact marks, sorted."""
+def exact_duplicates(hashes: np.ndarray, keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 each: (the numbers of the documents of which an earlier one has the same exact marks, sorted, for
+    each the first of these)."""
     order = np.lexsort((documents, keys, hashes))
-    hashes, keys = hashes[order], keys[order]
-    return np.sort(documents[order[1:]][(hashes[1:] == hashes[:-1]) & (keys[1:] == keys[:-1])])
+    hashes, keys, documents = hashes[order], keys[order], documents[order]
+    is_copy = np.zeros(len(order), np.bool_)
+    is_copy[1:] = (hashes[1:] == hashes[:-1]) & (keys[1:] == keys[:-1])
+    firsts = np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(order))))
+    dropped, kept = documents[is_copy], documents[firsts[is_copy]]
+    order = np.argsort(dropped)
+    return dropped[order], kept[order]
 
 
 def candidate_groups(hashes: np.ndarray, keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,30 +154,28 @@ def best_first(documents: np.ndarray, text_bytes: np.ndarray) -> np.ndarray:
     return np.lexsort((documents, -text_bytes))
 
 
-def worse_duplicates(better: np.ndarray, worse: np.ndarray, worse_bytes: np.ndarray) -> np.ndarray:
-    """Returns int64: the numbers of the documents to drop, sorted, of all PAIRS; pairs may be there more than once.
+def worse_duplicates(better: np.ndarray, worse: np.ndarray, worse_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 each: (the numbers of the documents to drop, sorted, for each the one that is kept instead), of all
+    PAIRS; pairs may be there more than once.
 
-    Documents are decided from the best to the worst, and dropped where a better one of a pair is kept."""
+    Documents are decided from the best to the worst, and dropped where a better one of a pair is kept: for the first
+    such pair."""
     documents, positions = np.unique(np.concatenate([better, worse]), return_inverse=True)
     order = np.lexsort((worse, -worse_bytes))
     positions_E2 = positions.reshape(2, len(better))[:, order].T
-    dropped = np.zeros(len(documents), np.bool_)
-    _drop_worse(positions_E2, dropped)
-    return documents[dropped]
+    kept = np.full(len(documents), -1)
+    _drop_worse(positions_E2, kept)
+    dropped = kept >= 0
+    return documents[dropped], documents[kept[dropped]]
 
 
-def largest_clusters(
-    better: np.ndarray, worse: np.ndarray, dropped: np.ndarray, *, max_clusters: int, max_members: int
-) -> pa.RecordBatch:
+def largest_clusters(dropped: np.ndarray, kept: np.ndarray, *, max_clusters: int, max_members: int) -> pa.RecordBatch:
     """Returns CLUSTERS: the documents that are kept of the most near duplicates, with the first that are dropped.
 
-    better, worse: of all PAIRS, sorted. dropped: those of `worse_duplicates`. A dropped document that is similar to
-    several kept ones counts for the first of them."""
-    of_cluster = splitting.is_in_sorted(worse, dropped) & ~splitting.is_in_sorted(better, dropped)
-    members, first = np.unique(worse[of_cluster], return_index=True)
-    kept, cluster_of, sizes = np.unique(better[of_cluster][first], return_inverse=True, return_counts=True)
+    dropped, kept: of `worse_duplicates`."""
+    kept, cluster_of, sizes = np.unique(kept, return_inverse=True, return_counts=True)
     largest = np.lexsort((kept, -sizes))[:max_clusters]
-    some = [members[cluster_of == number][:max_members].tolist() for number in largest]
+    some = [dropped[cluster_of == number][:max_members].tolist() for number in largest]
     return pa.record_batch([kept[largest], sizes[largest], pa.array(some, CLUSTERS.types[2])], schema=CLUSTERS)
 
 
@@ -212,8 +216,10 @@ def _similar_pairs(
 
 
 @numba.njit(cache=True)
-def _drop_worse(positions_E2: np.ndarray, dropped: np.ndarray) -> None:
-    """Marks the worse of each pair (better, worse) whose better one is kept; pairs are in the order of the worse."""
+def _drop_worse(positions_E2: np.ndarray, kept: np.ndarray) -> None:
+    """Sets, of each position that is dropped, the one that is kept instead, -1 before: of the worse of each pair
+    (better, worse) whose better one is kept. Pairs are in the order of the worse."""
     for pair in range(len(positions_E2)):
-        if not dropped[positions_E2[pair, 0]]:
-            dropped[positions_E2[pair, 1]] = True
+        better, worse = positions_E2[pair, 0], positions_E2[pair, 1]
+        if kept[better] < 0 and kept[worse] < 0:
+            kept[worse] = better

@@ -4,7 +4,7 @@ A block is a run of parts of one source, so that one task reads several small pa
 draft are named by the source and the parts, and complete or absent: a resumed run reads only the missing blocks.
 
     <block>.parquet            documents, with their sizes and the hashes of their long lines
-    <block>.signatures.arrow   their MinHash signatures and sizes: any few rows of them are read by themselves
+    <block>.signatures.arrow   their MinHash signatures, sizes and places: any few rows of them are read by themselves
     <block>.exact.arrow        their marks for exact deduplication, sorted by hash: a bucket of them lies together
     <block>.bands.arrow        their marks for near duplicates, sorted in the same way
     <block>.rejected.parquet   rows that are not used
@@ -40,7 +40,8 @@ from pipelines.stages.corpus.checks import CheckFiles, prepare
 
 FIRST_BAD = b"rayse.first_bad"  # the key of "file:line: problem" of the first bad row in a block's metadata
 COLUMNS = [*DOCUMENTS.names, "text_bytes", "long_lines"]  # of a block's documents
-KEYS = ["key", "signature", "text_bytes"]  # the columns of which marks are made
+KEYS = ["id", "key", "signature", "text_bytes"]  # the columns of which marks are made
+PLACE = r"/(?P<part>\d+)/(?P<row>\d+)(?:\.\d+)?$"  # of an id: documents.DOCUMENTS
 # Both the number of spans and buckets and the work in each grow with the root of the corpus: 16 for a gigabyte, 500 of
 # 2 GB for a terabyte, so that neither the number of files a task opens nor its memory gets out of hand.
 ROOT_BYTES = 4_000_000
@@ -261,8 +262,10 @@ def _selected(schema: pa.Schema, names: list[str]) -> pa.Schema:
 
 def _write_marks(file: Path, keys: pa.Table, near_duplicates: float | None) -> None:
     """Writes the signatures and the marks of a block's documents."""
-    batch = pa.record_batch([keys.column(name).combine_chunks() for name in ("signature", "text_bytes")],
-                            names=["signature", "text_bytes"])  # fmt: skip
+    ids, signatures, sizes = (keys.column(name).combine_chunks() for name in ("id", "signature", "text_bytes"))
+    places = pc.call_function("extract_regex", [ids], pc.ExtractRegexOptions(PLACE))
+    parts, rows = places.field("part").cast(pa.int32()), places.field("row").cast(pa.int64())
+    batch = pa.record_batch([signatures, sizes, parts, rows], names=["signature", "text_bytes", "part", "row"])
     keys_D2 = fixed_size_bytes(keys.column("key").combine_chunks()).view(np.uint64)
     write_arrow(batch, file.with_suffix(".signatures.arrow"))
     write_arrow(duplicates.exact_marks(keys_D2), file.with_suffix(".exact.arrow"))

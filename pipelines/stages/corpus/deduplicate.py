@@ -1,8 +1,9 @@
 """Second part of the stage: looks for duplicates, in as many tasks as there are buckets of marks, then in one.
 
-    marks of all blocks ──one task a bucket──► duplicates/<bucket>.exact.arrow   numbers of documents, sorted
+    marks of all blocks ──one task a bucket──► duplicates/<bucket>.exact.arrow   numbers of documents, sorted, each with
+                                                                                 that of the one that is kept instead
                                               duplicates/<bucket>.pairs.arrow   pairs of near duplicates
-    all pairs ──one task──► duplicates/near.arrow   numbers of documents, sorted
+    all pairs ──one task──► duplicates/near.arrow   numbers of documents as in exact.arrow
                             duplicates/clusters.arrow   the largest clusters, for the data card
 
 The one task holds the numbers of the pairs' documents, and nothing else: about 185 bytes a pair. A pair that has
@@ -29,7 +30,7 @@ NEAR, SEMANTIC, CLUSTERS = "near.arrow", "semantic.arrow", "clusters.arrow"
 MAX_CLUSTERS, MAX_MEMBERS = 8, 4  # in the data card: clusters, and dropped documents of each
 MERGED_PAIRS = 10_000_000  # collected at least before those that are there more than once are left out
 BATCH_MEMBERS = 200_000  # candidates compared at a time, with 512 bytes of signature each
-DUPLICATES = pa.schema([("document", pa.int64())])
+DUPLICATES = pa.schema([("document", pa.int64()), ("kept", pa.int64())])  # kept: instead of it
 
 
 def deduplicate(work: Work, cleaned: CleanedBlocks) -> Path:
@@ -56,7 +57,7 @@ def compare_bucket(item: dict[str, Any], *, files: Sequence[str], num_buckets: i
     item: {"path": of the pairs, "bucket": its number}. files: those of the blocks' documents."""
     path = Path(item["path"])
     marks = _marks(files, ".exact.arrow", item["bucket"], num_buckets)
-    write_arrow(numbers_of(duplicates.exact_duplicates(*marks)), path.with_suffix("").with_suffix(".exact.arrow"))
+    write_arrow(numbers_of(*duplicates.exact_duplicates(*marks)), path.with_suffix("").with_suffix(".exact.arrow"))
     pairs = [duplicates.PAIRS.empty_table()]
     if threshold is not None:
         members, starts = duplicates.candidate_groups(*_marks(files, ".bands.arrow", item["bucket"], num_buckets))
@@ -83,10 +84,9 @@ def decide_near(item: dict[str, Any]) -> None:
     item: {"path": of the clusters}."""
     path = Path(item["path"])
     pairs_E3 = distinct_pairs(sorted(path.parent.glob("*.pairs.arrow")))
-    dropped = duplicates.worse_duplicates(*pairs_E3.T)
-    write_arrow(numbers_of(dropped), path.with_name(NEAR))
-    better, worse, _ = pairs_E3.T
-    clusters = duplicates.largest_clusters(better, worse, dropped, max_clusters=MAX_CLUSTERS, max_members=MAX_MEMBERS)
+    dropped, kept = duplicates.worse_duplicates(*pairs_E3.T)
+    write_arrow(numbers_of(dropped, kept), path.with_name(NEAR))
+    clusters = duplicates.largest_clusters(dropped, kept, max_clusters=MAX_CLUSTERS, max_members=MAX_MEMBERS)
     write_arrow(clusters, path)
 
 
@@ -111,19 +111,39 @@ def duplicates_in(folder: Path, first: int, stop: int) -> tuple[np.ndarray, np.n
     """Returns int64 each: (exact, near, semantic duplicates) in the blocks from `first` to before `stop`, sorted.
 
     Semantic duplicates are none where they were not looked for."""
-    exact = [_in_blocks(file, first, stop) for file in sorted(folder.glob("*.exact.arrow"))]
+    exact = [_in_blocks(file, first, stop)[0] for file in sorted(folder.glob("*.exact.arrow"))]
     semantic = folder / SEMANTIC
     return (
         np.sort(np.concatenate(exact)),
-        _in_blocks(folder / NEAR, first, stop),
-        _in_blocks(semantic, first, stop) if semantic.exists() else np.empty(0, np.int64),
+        _in_blocks(folder / NEAR, first, stop)[0],
+        _in_blocks(semantic, first, stop)[0] if semantic.exists() else np.empty(0, np.int64),
     )
 
 
-def _in_blocks(file: Path, first: int, stop: int) -> np.ndarray:
-    documents = map_arrow(file).column("document").to_numpy()
-    bounds = np.searchsorted(documents, [first << 32, stop << 32])
-    return documents[bounds[0] : bounds[1]]
+def survivors_of(folder: Path, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 each: (all duplicates in the blocks from `first` to before `stop`, sorted, for each the document
+    that is kept instead).
+
+    The first of equal documents may be a near duplicate, and the best of near duplicates a semantic one: then what is
+    kept instead of that."""
+    later = [file for file in (folder / NEAR, folder / SEMANTIC) if file.exists()]
+    parts = [_in_blocks(file, first, stop) for file in (*sorted(folder.glob("*.exact.arrow")), *later)]
+    documents, survivors = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    documents, firsts = np.unique(documents, return_index=True)
+    survivors = survivors[firsts]
+    for file in later:
+        dropped, kept = (column.to_numpy() for column in map_arrow(file).columns)
+        if len(dropped):
+            places = np.minimum(np.searchsorted(dropped, survivors), len(dropped) - 1)
+            survivors = np.where(dropped[places] == survivors, kept[places], survivors)
+    return documents, survivors
+
+
+def _in_blocks(file: Path, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """(duplicates in these blocks, what is kept instead) of a file of DUPLICATES."""
+    documents, kept = (column.to_numpy() for column in map_arrow(file).columns)
+    chosen = slice(*np.searchsorted(documents, [first << 32, stop << 32]))
+    return documents[chosen], kept[chosen]
 
 
 def _marks(
@@ -165,16 +185,25 @@ def _text_bytes(files: Sequence[str], documents: np.ndarray) -> np.ndarray:
     return np.concatenate([batch.column("text_bytes").to_numpy()[rows] for batch, rows in _rows_of(files, documents)])
 
 
+def places_of(files: Sequence[str], documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reads (numbers of the parts, of the rows in them) of documents, whose numbers are sorted: int32[D], int64[D]."""
+    parts, rows = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for batch, of_block in _rows_of(files, documents):
+        parts.append(batch.column("part").to_numpy()[of_block])
+        rows.append(batch.column("row").to_numpy()[of_block])
+    return np.concatenate(parts), np.concatenate(rows)
+
+
 def _rows_of(files: Sequence[str], documents: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Yields (signatures and sizes of a block, rows of the documents in it) for each block that has some of them."""
+    """Yields (signatures, sizes and places of a block, rows of the documents in it) for each block that has some."""
     blocks, starts = np.unique(documents >> 32, return_index=True)
-    for block, numbers in zip(blocks, np.split(documents, starts[1:]), strict=True):
+    for block, numbers in zip(blocks, np.split(documents, starts)[1:], strict=True):  # none of no documents
         yield map_arrow(Path(files[int(block)]).with_suffix(".signatures.arrow")), numbers & 0xFFFFFFFF
 
 
-def numbers_of(documents: np.ndarray) -> pa.RecordBatch:
-    """The numbers of documents, as DUPLICATES."""
-    return pa.record_batch([documents], schema=DUPLICATES)
+def numbers_of(documents: np.ndarray, kept: np.ndarray) -> pa.RecordBatch:
+    """The numbers of documents, and of those that are kept instead, as DUPLICATES."""
+    return pa.record_batch([documents, kept], schema=DUPLICATES)
 
 
 def batch_of(table: pa.Table) -> pa.RecordBatch:

@@ -18,7 +18,13 @@ import pyarrow.parquet as pq
 
 from pipelines.blocks import AtomicFile, deal
 from pipelines.data.corpus import cleaning, data_card
-from pipelines.data.corpus.documents import REJECTED, REPEATED_REJECTED, document_columns, rejected_rows
+from pipelines.data.corpus.documents import (
+    NOT_USED,
+    REPEATED_NOT_USED,
+    SURVIVOR,
+    document_columns,
+    rejected_rows,
+)
 from pipelines.data.sources.bad_rows import UNREADABLE, row_facts
 from pipelines.data.text.languages import LANGUAGES
 from pipelines.errors import UserError
@@ -41,6 +47,7 @@ from pipelines.stages.corpus.hold_out import (
     write_parquet,
 )
 from pipelines.stages.corpus.semantic import find_semantic_duplicates
+from pipelines.stages.corpus.survivors import columns_of
 
 DUPLICATES = {  # reasons of duplicates, and their problems
     EXACT: ("duplicate_exact", "the same text stands in an earlier document"),
@@ -143,12 +150,12 @@ def write_part(item: dict[str, Any], *, files: Sequence[str]) -> None:
 def _rejected_blocks(cleaned: CleanedBlocks, spans: Sequence[Span]) -> list[dict[str, Any]]:
     """The blocks as `write_rejected_file` reads them."""
     blocks = [
-        {"rejected": str(block.rejected), "source": block.source, "fates": "",
+        {"rejected": str(block.rejected), "source": block.source, "fates": "", "survivors": "",
          "places": {str(part.index): part.where for part in block.parts}} for block in cleaned.blocks
     ]  # fmt: skip
     for span in spans:
         for block in range(span.first, span.stop):
-            blocks[block]["fates"] = str(span.fates)
+            blocks[block] |= {"fates": str(span.fates), "survivors": str(span.survivors)}
     return blocks
 
 
@@ -164,7 +171,7 @@ def write_rejected_file(
     """Writes the file of the rows that are not used, as of `rejected_tables`, after their summary for the data card:
     they are read once for both."""
     with AtomicFile(Path(item["path"])) as file:
-        with pq.ParquetWriter(file.temporary, REJECTED, compression="zstd", use_dictionary=REPEATED_REJECTED) as writer:
+        with pq.ParquetWriter(file.temporary, NOT_USED, compression="zstd", use_dictionary=REPEATED_NOT_USED) as writer:
 
             def written() -> Iterator[pa.RecordBatch]:
                 for table in rejected_tables(blocks, files, left_out):
@@ -177,17 +184,19 @@ def write_rejected_file(
 
 def rejected_tables(blocks: list[dict[str, Any]], files: Sequence[str], left_out: Sequence[str]) -> Iterator[pa.Table]:
     """Yields the bad rows and the dropped documents of all blocks, then the duplicates, then held-out documents that
-    stand in training text; one block is in memory at a time.
+    stand in training text, as NOT_USED; one block is in memory at a time.
 
-    blocks: of each its {"rejected": file, "source": name, "fates": file of its span, "places": where its parts are}."""
+    blocks: of each its {"rejected": file, "source": name, "fates", "survivors": files of its span, "places": where its
+    parts are}."""
     for block in blocks:
-        yield pq.read_table(block["rejected"])
+        yield _not_used(pq.read_table(block["rejected"]))
     for fate, (reason, problem) in DUPLICATES.items():
         for number, block in enumerate(blocks):
             rows = rows_with(fate, Path(block["fates"]), number)
             if len(rows):
                 documents = chosen_rows(pq.read_table(files[number], columns=["id", "text"]), rows)
-                yield rejected_rows(documents, block["source"], block["places"], reason, problem)
+                dropped = rejected_rows(documents, block["source"], block["places"], reason, problem)
+                yield _not_used(dropped, columns_of(Path(block["survivors"]), number, rows, blocks))
     places: dict[str, dict[str, str]] = {}
     for block in blocks:
         places.setdefault(block["source"], {}).update(block["places"])
@@ -200,7 +209,13 @@ def rejected_tables(blocks: list[dict[str, Any]], files: Sequence[str], left_out
         )
         for source, problem in zip(*(kinds.column(name).to_pylist() for name in ("source", "problem")), strict=True):
             rows = documents.filter((pc.field("source") == source) & (pc.field("problem") == problem))
-            yield rejected_rows(rows, source, places[source], "contaminated", problem)
+            yield _not_used(rejected_rows(rows, source, places[source], "contaminated", problem))
+
+
+def _not_used(rejected: pa.Table, survivors: Sequence[pa.Array] | None = None) -> pa.Table:
+    """REJECTED as NOT_USED: with these columns of SURVIVOR; None: no row is a duplicate."""
+    columns = survivors or [pa.nulls(rejected.num_rows, kind) for kind in SURVIVOR.types]
+    return pa.Table.from_arrays([*rejected.columns, *columns], schema=NOT_USED)
 
 
 def facts(work: Work, cleaned: CleanedBlocks, counts: Counter[str], held_out: Counter[str]) -> Facts:

@@ -1,7 +1,8 @@
 """Third part of the stage: chooses the held-out groups, and separates their documents from the others.
 
     blocks ──one task a span──► groups/<span>.parquet: sizes of groups ──one task──► groups/chosen.arrow: names
-    blocks ──one task a span──► held_out/<span>.parquet: documents; fates/<span>.arrow: what becomes of each document
+    blocks ──one task a span──► held_out/<span>.parquet: documents; fates/<span>.arrow: what becomes of each document;
+                                survivors/<span>.arrow: what is kept instead of each duplicate
 
 A span is a run of blocks.
 """
@@ -27,6 +28,7 @@ from pipelines.parallel import make_files
 from pipelines.stage import Work
 from pipelines.stages.corpus.blocks import CleanedBlocks, fixed_size_bytes
 from pipelines.stages.corpus.deduplicate import duplicates_in
+from pipelines.stages.corpus.survivors import write_survivors
 
 TRAIN, HELD_OUT, EXACT, NEAR, SEMANTIC = range(5)  # what becomes of a document: the last are kinds of duplicates
 FATES = pa.schema([("block", pa.int32()), ("fate", pa.int8())])
@@ -57,6 +59,7 @@ class Span:
     stop: int  # number after that of the last
     fates: Path  # FATES of the documents, with counts in the metadata
     held_out: Path  # the held-out documents, with their signatures and long lines
+    survivors: Path  # the places of the documents that are kept instead of its duplicates
 
     def counts(self) -> Counter[str]:
         """The counts of its documents, as `separate` counts them."""
@@ -67,11 +70,12 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
     """Chooses the held-out documents among all that are no duplicates. Returns the spans, with all their files.
 
     duplicates: the folder of `deduplicate`."""
-    groups, fates, held_out = (work.draft.folder(name) for name in ("groups", "fates", "held_out"))
-    spans = [
-        Span(first, stop, fates / f"{number:05}.arrow", held_out / f"{number:05}.parquet")
-        for number, (first, stop) in enumerate(cleaned.spans)
-    ]
+    names = ("groups", "fates", "held_out", "survivors")
+    groups, fates, held_out, survivors = (work.draft.folder(name) for name in names)
+    spans = []
+    for number, (first, stop) in enumerate(cleaned.spans):
+        name = f"{number:05}.arrow"
+        spans.append(Span(first, stop, fates / name, held_out / f"{number:05}.parquet", survivors / name))
     ranges = [{"first": span.first, "stop": span.stop} for span in spans]
     chosen = groups / "chosen.arrow"
     if work.options.held_out:
@@ -80,7 +84,7 @@ def hold_out(work: Work, cleaned: CleanedBlocks, duplicates: Path) -> list[Span]
     else:  # no sizes are needed to choose none
         write_arrow(pa.RecordBatch.from_pylist([], CHOSEN), chosen)
     items = [
-        {"path": str(span.fates), "held_out": str(span.held_out), **blocks}
+        {"path": str(span.fates), "held_out": str(span.held_out), "survivors": str(span.survivors), **blocks}
         for span, blocks in zip(spans, ranges, strict=True)
     ]
     make_files(work, separate, items, unit="spans separated", files=cleaned.files, duplicates=duplicates, chosen=chosen)
@@ -149,10 +153,11 @@ def choose_held_out(item: dict[str, Any], *, sizes: Sequence[str], fraction: flo
 
 
 def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, chosen: Path) -> None:
-    """Writes the FATES of the documents of a span, and its held-out documents. Runs in a task.
+    """Writes the FATES of the documents of a span, its held-out documents and what is kept instead of its duplicates.
+    Runs in a task.
 
-    item: {"path": of the fates, "held_out": path of the documents, "first", "stop": the span's blocks}. files: those of
-    all blocks. chosen: the file of `choose_held_out`."""
+    item: {"path": of the fates, "held_out", "survivors": paths of the others, "first", "stop": the span's blocks}.
+    files: those of all blocks. chosen: the file of `choose_held_out`."""
     names = pa.Table.from_batches([map_arrow(chosen)])
     counts: Counter[str] = Counter()
     blocks, fates = [], []
@@ -169,6 +174,7 @@ def separate(item: dict[str, Any], *, files: Sequence[str], duplicates: Path, ch
         if len(rows := np.flatnonzero(fates[-1] == HELD_OUT)):
             held_out.append(_held_out_documents(files[block], rows))
     write_parquet(pa.concat_tables(held_out), Path(item["held_out"]))
+    write_survivors(Path(item["survivors"]), duplicates, files, item["first"], item["stop"])
     schema = FATES.with_metadata({COUNTS: json.dumps(counts)})
     write_arrow(pa.record_batch([np.concatenate(blocks), np.concatenate(fates)], schema=schema), Path(item["path"]))
 

@@ -157,7 +157,7 @@ def compare_bucket(
 def decide(item: dict[str, Any], *, pairs: Sequence[str]) -> None:
     """Writes the numbers of the documents to drop, of the pairs of all buckets. Runs in a task."""
     pairs_E3 = distinct_pairs([Path(file) for file in pairs])
-    write_arrow(numbers_of(duplicates.worse_duplicates(*pairs_E3.T)), Path(item["path"]))
+    write_arrow(numbers_of(*duplicates.worse_duplicates(*pairs_E3.T)), Path(item["path"]))
 
 
 def _dealt(files: Sequence[str], first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -110,8 +110,8 @@ def test_clusters_are_those_of_most_near_duplicates_and_each_document_is_in_one(
         [(1, 2), (1, 3), (4, 3), (4, 5), (6, 7), (6, 8), (6, 9), (7, 8)]
     )  # 7 is dropped: (7, 8) counts not
     better, worse = pairs.T
-    dropped = duplicates.worse_duplicates(better, worse, np.full(len(pairs), 10))
+    dropped, survivors = duplicates.worse_duplicates(better, worse, np.full(len(pairs), 10))
     assert dropped.tolist() == [2, 3, 5, 7, 8, 9]
-    clusters = duplicates.largest_clusters(better, worse, dropped, max_clusters=2, max_members=2)
+    clusters = duplicates.largest_clusters(dropped, survivors, max_clusters=2, max_members=2)
     assert clusters.to_pylist() == [{"kept": 6, "num_dropped": 3, "dropped": [7, 8]},
                                     {"kept": 1, "num_dropped": 2, "dropped": [2, 3]}]  # fmt: skip

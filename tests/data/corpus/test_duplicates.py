@@ -70,7 +70,7 @@ def dropped_of(texts: list[str], threshold: float = THRESHOLD, num_buckets: int 
             duplicates.near_duplicates(members, starts, unique, signatures_DP[unique], sizes_D[unique], threshold)
         )
     found = pa.Table.from_batches(pairs)
-    return duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns)).tolist()
+    return duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns))[0].tolist()
 
 
 @pytest.mark.parametrize("num_buckets", [1, 2, 7, 1000])
@@ -94,15 +94,15 @@ def test_band_hashes_spread_evenly() -> None:
 def test_equal_documents_are_kept_once_and_the_first_of_all_blocks() -> None:
     rng = random.Random(1)
     blocks = [[f"text {rng.randint(0, 300)}" for _ in range(200)] for _ in range(4)]
-    found = duplicates.exact_duplicates(*columns([duplicates.exact_marks(keys_of(texts)) for texts in blocks]))
-    seen: set[str] = set()
+    found, kept = duplicates.exact_duplicates(*columns([duplicates.exact_marks(keys_of(texts)) for texts in blocks]))
+    firsts: dict[str, int] = {}
     expected = []
     for block, texts in enumerate(blocks):
         for row, text in enumerate(texts):
-            if text in seen:
-                expected.append((block << 32) + row)
-            seen.add(text)
-    assert found.tolist() == expected
+            first = firsts.setdefault(text, (block << 32) + row)
+            if first != (block << 32) + row:
+                expected.append(((block << 32) + row, first))
+    assert list(zip(found.tolist(), kept.tolist(), strict=True)) == expected
 
 
 def test_pairs_are_those_of_similar_documents_the_longer_first() -> None:
@@ -162,8 +162,10 @@ def test_decisions_equal_a_greedy_search_over_all_pairs() -> None:
             kept.append(document)
     shuffled = rng.sample(sorted(pairs), len(pairs)) + rng.sample(sorted(pairs), 50)  # some are there twice
     better, worse = (np.array(side) for side in zip(*shuffled, strict=True))
-    dropped = duplicates.worse_duplicates(better, worse, np.array([sizes[document] for document in worse]))
+    dropped, survivors = duplicates.worse_duplicates(better, worse, np.array([sizes[document] for document in worse]))
     assert dropped.tolist() == sorted(set(range(number)) - set(kept))
+    assert set(survivors.tolist()) <= set(kept)
+    assert set(zip(survivors.tolist(), dropped.tolist(), strict=True)) <= pairs
 
 
 def test_versions_are_dropped_for_the_second_where_the_first_is_dropped_for_a_document_of_another_group() -> None:
@@ -179,7 +181,7 @@ def test_versions_are_dropped_for_the_second_where_the_first_is_dropped_for_a_do
     members = np.array([*range(9), *range(first, 20), other, first])
     starts = np.array([0, 19, 21])
     found = duplicates.near_duplicates(members, starts, documents, signatures_DP, sizes, THRESHOLD)
-    dropped = duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns))
+    dropped, _ = duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns))
     assert dropped.tolist() == [first, *range(first + 2, 20)]
 
 
@@ -190,7 +192,7 @@ def test_a_large_group_of_different_versions_is_compared_in_bounded_time() -> No
     signatures_DP[1:10] = signatures_DP[0]
     documents, sizes = np.arange(number), np.full(number, 100)
     found = duplicates.near_duplicates(documents, np.array([0, number]), documents, signatures_DP, sizes, THRESHOLD)
-    dropped = duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns))
+    dropped, _ = duplicates.worse_duplicates(*(column.to_numpy() for column in found.columns))
     assert dropped.tolist() == list(range(1, 10))
     assert found.num_rows < 100
 
