@@ -36,12 +36,13 @@ class Limits(Options):
     reply_tokens: int = Field(
         default=4096, gt=0, description="Maximum length of one reply, in tokens; longer ones are cut"
     )
-    replies_per_request: int = Field(
-        default=8, gt=0, description="Maximum number of replies to one request: `n` × its prompts"
+    replies_per_request: int = Field(default=8, gt=0, description="Maximum number of replies to one prompt, `n`")
+    prompts_per_request: int = Field(
+        default=128, gt=0, description="Maximum number of prompts of one completions request, and of replies to it"
     )
     requests_in_flight: int = Field(
-        default=256, gt=0, description="Maximum number of requests in flight of one replica; the next gets 429 with a "
-        "Retry-After header"
+        default=256, gt=0, description="Maximum number of requests in flight of one replica, each prompt of a "
+        "completions request counting as one; the next gets 429 with a Retry-After header"
     )  # fmt: skip
     header_s: int = Field(
         default=10, gt=0, description="Maximum time for a client to send its headers, in seconds (408 beyond it)"
@@ -50,6 +51,11 @@ class Limits(Options):
         default=None, gt=0, description="Maximum time that requests in flight get to end, in seconds, when the server "
         "stops, another version of the model takes over or a replica is no longer needed; default: request_s"
     )  # fmt: skip
+
+    @property
+    def tokens_per_request(self) -> int:
+        """Maximum tokens of all replies to one request."""
+        return self.replies_per_request * self.reply_tokens
 
     @property
     def longest_drain_s(self) -> float:

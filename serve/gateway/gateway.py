@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -36,7 +34,7 @@ from serve.gateway.feedback import Reply
 from serve.gateway.fields import ResponsesFields
 from serve.gateway.guard import NoGuard, RememberingGuard, check_prompt, open_guard
 from serve.gateway.guard_model import MODEL_REFUSALS, GuardModel
-from serve.gateway.keys import open_access
+from serve.gateway.keys import authorize, bearer, open_access
 from serve.gateway.knowledge import Knowledge
 from serve.gateway.metrics import METRICS_TYPE, Metrics
 from serve.gateway.page import Page
@@ -45,15 +43,13 @@ from serve.gateway.reading import read
 from serve.gateway.relay import Relay
 from serve.gateway.replies import Replies
 from serve.gateway.reply import refusal_chunks
-from serve.gateway.request import GenerationRequest, prepare
+from serve.gateway.request import GenerationRequest, count_prompts, prepare
 from serve.gateway.responses import Responder, check_truncation, renamed, to_chat
 from serve.gateway.routes import CHAT, COMPLETIONS, EMBEDDINGS, GENERATION, RESPONSES
 from serve.guard_families import REASON
 from serve.settings import NamedKey, Settings
 
 logger = logging.getLogger(__name__)
-PUBLIC_ROUTES = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 METHODS = {
     "/": ("GET", "HEAD"),
     "/page": ("GET", "HEAD"),
@@ -74,7 +70,7 @@ class Gateway:
     """The application that clients reach.
 
     app: vLLM's. context_tokens: maximum of a prompt with its reply. check_engine: raises when the engine is dead.
-    admit: counts a request of a named key over all replicas, and raises ApiError beyond its limits; default: in this
+    admit: counts requests of a named key over all replicas, and raises ApiError beyond its limits; default: in this
     process. collect_metrics: metrics of all replicas, for /metrics; default: of this process. find_reply: a reply that
     another replica remembers, by its id. guard_transport: to the guard model that this server hosts.
     ready: set by the replica once warm-up requests were answered; until then /health says 503 and nothing is counted.
@@ -88,7 +84,7 @@ class Gateway:
         context_tokens: int,
         check_engine: Callable[[], Awaitable[Any]],
         metrics: Metrics | None = None,
-        admit: Callable[[NamedKey], Awaitable[None]] | None = None,
+        admit: Callable[[NamedKey, int], Awaitable[None]] | None = None,
         collect_metrics: Callable[[], Awaitable[str]] | None = None,
         find_reply: Callable[[str], Awaitable[Reply | None]] | None = None,
         guard_transport: httpx.BaseTransport | None = None,
@@ -155,7 +151,7 @@ class Gateway:
 
     async def _dispatch(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = asgi.headers_of(scope)
-        self._authorize(route, headers)
+        authorize(self._settings, scope["path"], headers)
         if not route:
             raise ApiError(404, f"{scope['path']}: no such route", code="not_found")
         if scope["method"] not in METHODS[route]:
@@ -184,75 +180,70 @@ class Gateway:
             return await asgi.respond(send, 200, (await self._collect_metrics()).encode(), content_type=METRICS_TYPE)
         await self._app(scope, receive, send)  # /metrics: vLLM's application serves the process's registry
 
-    async def _admit_here(self, key: NamedKey) -> None:
-        await asyncio.to_thread(self._access.admit, key)
-
-    def _authorize(self, route: str, headers: dict[str, str]) -> None:
-        """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
-        machine and our page (403), so that no web site can reach a model on loopback through somebody's browser."""
-        if self._settings.key is not None or self._settings.keys:
-            key = _bearer(headers)
-            is_valid = self._access.find(key) is not None or secrets.compare_digest(
-                key.encode("latin-1", "replace"), (self._settings.key or secrets.token_hex()).encode()
-            )
-            if not is_valid and route not in PUBLIC_ROUTES:
-                raise ApiError(401, "wrong or missing key; expected the header `Authorization: Bearer KEY`",
-                               code="invalid_api_key", headers={"www-authenticate": "Bearer"})  # fmt: skip
-            return
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if _split_url(f"//{host}").hostname not in (*LOCAL_NAMES, self._settings.host):
-            raise ApiError(403, f"the Host header is {host!r}; expected localhost", code="foreign_host")
-        if origin is not None and _split_url(origin).netloc != host:
-            raise ApiError(403, f"pages of {origin!r} may not send requests to this server", code="foreign_origin")
+    async def _admit_here(self, key: NamedKey, requests: int) -> None:
+        await asyncio.to_thread(self._access.admit, key, requests)
 
     # ---- generation -------------------------------------------------------------------------------------------------
 
     async def _generate(self, route: str, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
+        """Admits a request, and answers it. Each prompt of a completion counts as a request; all of them are admitted,
+        or none is."""
         start, facts = time.monotonic(), scope["rayse"]
-        if (key := self._access.find(_bearer(headers))) is not None:
+        if (key := self._access.find(bearer(headers))) is not None:
             facts["key"] = key.name
-            await self._admit(key)
+            await self._admit(key, 1)
         body = await self._read_body(headers, receive)
-        if self._in_flight >= self._settings.limits.requests_in_flight:  # before any work is done on the body
-            raise ApiError(429, f"{self._in_flight} requests are in flight, which is this server's limit; try again "
-                           f"shortly", code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
-        self._count_in_flight(+1)
+        self._take_places(1)  # before any work is done on the body
+        num_places, parsed = 1, None
         try:
-            request_id = uuid.uuid4().hex
-            # In a thread: a long body takes a while to parse, tokenise and check.
-            if route == RESPONSES:
-                request, verdict, fields = await asyncio.to_thread(self._prepare_response, body, request_id)
-                send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
-            else:
-                request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
-            if verdict is None and self._guard_model is not None:
-                verdict = await self._guard_model.ask(request.checked)
-            facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
-                      "stream": request.streams, "guard": None}  # fmt: skip
-            if verdict is not None:
-                facts["guard"] = {"where": "prompt", "reason": verdict.reason}
-                return await self._decline(request, verdict.reason, facts, send)
-            guard = NoGuard() if request.only_scores else self._guard
-            scores_first = (self._settings.quality != "score" and self._scorer.samples(request.reply_id)
-                            and not request.only_scores and request.num_replies == 1)  # fmt: skip
-            judge = self._guard_model and self._guard_model.judge(request.checked, request.num_replies)
-            relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
-                          partial(self._end_reply, facts), self._scorer if scores_first else None, judge)  # fmt: skip
-            try:
-                await relay.run(scope, receive, send, request_id)
-            finally:
-                facts["first_text_s"] = round(relay.first_text_s, 4) or None
-                facts |= {"quality": relay.quality} if relay.quality else {}
-                if relay.declined_reason:
-                    facts["guard"] = {"where": "reply", "reason": relay.declined_reason}
+            if route == COMPLETIONS:
+                parsed = await asyncio.to_thread(asgi.parse_object, body)
+                if further := count_prompts(parsed, self._settings.limits) - 1:
+                    self._take_places(further)
+                    num_places += further
+                    if key is not None:
+                        await self._admit(key, further)
+            await self._answer(route, parsed or body, start, scope, receive, send)
         finally:
-            self._count_in_flight(-1)
+            self._free_places(num_places)
+
+    async def _answer(
+        self, route: str, body: bytes | dict[str, Any], start: float, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answers a request that was admitted. body: as it came, or parsed."""
+        facts, request_id = scope["rayse"], uuid.uuid4().hex
+        # In a thread: a long body takes a while to parse, tokenise and check.
+        if route == RESPONSES:
+            request, verdict, fields = await asyncio.to_thread(self._prepare_response, body, request_id)
+            send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
+        else:
+            request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+        if verdict is None and self._guard_model is not None:
+            verdict = await self._guard_model.ask(request.checked)
+        facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
+                  "stream": request.streams, "guard": None}  # fmt: skip
+        if verdict is not None:
+            facts["guard"] = {"where": "prompt", "reason": verdict.reason}
+            return await self._decline(request, verdict.reason, facts, send)
+        guard = NoGuard() if request.only_scores else self._guard
+        scores_first = (self._settings.quality != "score" and self._scorer.samples(request.reply_id)
+                        and not request.only_scores and request.num_replies == 1)  # fmt: skip
+        judge = self._guard_model and self._guard_model.judge(request.checked, request.num_replies)
+        relay = Relay(self._app, request, guard, self._settings, self._metrics, start,
+                      partial(self._end_reply, facts), self._scorer if scores_first else None, judge)  # fmt: skip
+        try:
+            await relay.run(scope, receive, send, request_id)
+        finally:
+            facts["first_text_s"] = round(relay.first_text_s, 4) or None
+            facts |= {"quality": relay.quality} if relay.quality else {}
+            if relay.declined_reason:
+                facts["guard"] = {"where": "reply", "reason": relay.declined_reason}
 
     def _prepare_response(
-        self, body: bytes, request_id: str
+        self, body: bytes | dict[str, Any], request_id: str
     ) -> tuple[GenerationRequest, Verdict | None, ResponsesFields]:
         """The chat request that a response is made with, the guard's verdict, and the client's fields."""
-        fields = read(ResponsesFields, asgi.parse_object(body))
+        fields = read(ResponsesFields, _parsed(body))
         try:
             request, verdict = self._prepare_object(CHAT, to_chat(fields), request_id)
         except ApiError as error:
@@ -260,9 +251,11 @@ class Gateway:
         check_truncation(fields, request)
         return replace(request, reply_id=f"resp_{request_id}"), verdict, fields
 
-    def _prepare(self, route: str, body: bytes, request_id: str) -> tuple[GenerationRequest, Verdict | None]:
+    def _prepare(
+        self, route: str, body: bytes | dict[str, Any], request_id: str
+    ) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
-        return self._prepare_object(route, asgi.parse_object(body), request_id)
+        return self._prepare_object(route, _parsed(body), request_id)
 
     def _prepare_object(
         self, route: str, body: dict[str, Any], request_id: str
@@ -273,8 +266,16 @@ class Gateway:
             verdict = check_prompt(self._guard, request.checked, request.begun_reply)
         return request, verdict
 
-    def _count_in_flight(self, change: int) -> None:
-        self._in_flight += change
+    def _take_places(self, number: int) -> None:
+        """Counts requests in flight. Raises ApiError where there is no room for all of them."""
+        if self._in_flight + number > self._settings.limits.requests_in_flight:
+            raise ApiError(429, f"{self._in_flight} requests are in flight, and no more than "
+                           f"{self._settings.limits.requests_in_flight} may be on this server; try again shortly",
+                           code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
+        self._free_places(-number)
+
+    def _free_places(self, number: int) -> None:
+        self._in_flight -= number
         self._metrics.in_flight.set(self._in_flight)
 
     async def _decline(self, request: GenerationRequest, reason: str, facts: dict[str, Any], send: Send) -> None:
@@ -380,15 +381,5 @@ def _route(path: str) -> str:
     return path if path in METHODS else ""
 
 
-def _bearer(headers: dict[str, str]) -> str:
-    """The key that a request carries; empty without one."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
-
-
-def _split_url(url: str) -> SplitResult:
-    """The parts of a URL, empty ones where it is malformed."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
+def _parsed(body: bytes | dict[str, Any]) -> dict[str, Any]:
+    return body if isinstance(body, dict) else asgi.parse_object(body)

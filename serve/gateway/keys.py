@@ -1,5 +1,6 @@
-"""Named keys: which key a request carries, and whether its rate and quota leave room for it.
+"""Who may send a request: which key it carries, and whether the rate and quota of a named key leave room for it.
 
+    headers ──authorize──► 401, 403
     Authorization: Bearer KEY ──SHA-256──► NamedKey ──admit──► 429 beyond its requests a minute or a day
 
 The server knows digests only. Requests are counted in whole minutes and days (UTC), in the database of feedback: quotas
@@ -11,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from serve.gateway.asgi import ApiError
 from serve.gateway.database import Database, DatabaseError, open_database
@@ -20,6 +22,8 @@ from serve.settings import NamedKey, Settings
 
 MINUTE_S, DAY_S = 60, 86_400
 NO_LIMIT = 2**62
+PUBLIC_PATHS = ("/", "/page", "/health")  # need no key: the page asks for it, and health tells nothing about users
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 # Rows of days stay, as the use of a key; those of minutes go with the next one.
 CREATE_TABLE = """CREATE TABLE IF NOT EXISTS key_use (
     name TEXT NOT NULL,            -- of the key
@@ -28,8 +32,9 @@ CREATE_TABLE = """CREATE TABLE IF NOT EXISTS key_use (
     requests BIGINT NOT NULL,      -- admitted in it
     PRIMARY KEY (name, window_s, number)
 )"""
-COUNT = """INSERT INTO key_use VALUES (:name, :window_s, :number, 1) ON CONFLICT (name, window_s, number)
-    DO UPDATE SET requests = key_use.requests + 1 WHERE key_use.requests < :maximum RETURNING requests"""
+COUNT = """INSERT INTO key_use VALUES (:name, :window_s, :number, :requests) ON CONFLICT (name, window_s, number)
+    DO UPDATE SET requests = key_use.requests + :requests WHERE key_use.requests + :requests <= :maximum
+    RETURNING requests"""
 DROP_EARLIER = "DELETE FROM key_use WHERE name = :name AND window_s = :window_s AND number < :number"
 
 
@@ -43,18 +48,16 @@ class Access:
 
     def find(self, secret: str) -> NamedKey | None:
         """The key of this text, if it is one."""
-        digest = hashlib.sha256(secret.encode("latin-1", "replace")).hexdigest()
-        matching = [key for key in self._keys if secrets.compare_digest(key.sha256, digest)]  # all are compared
-        return matching[0] if matching else None
+        return find_key(self._keys, secret)
 
-    def admit(self, key: NamedKey) -> None:
-        """Counts a request. Raises ApiError: 429 where the key has none left in this minute or day, 503 where it cannot
-        be counted. Blocks: call it outside the event loop."""
+    def admit(self, key: NamedKey, requests: int = 1) -> None:
+        """Counts requests, all or none. Raises ApiError: 429 where the key has too few left in this minute or day, 503
+        where they cannot be counted. Blocks: call it outside the event loop."""
         now = self._clock()
         try:
             with self._database.transaction():  # a request that is refused counts in neither window
-                self._count(key, MINUTE_S, key.per_minute, "minute", now)
-                self._count(key, DAY_S, key.per_day, "day", now)
+                self._count(key, MINUTE_S, key.per_minute, "minute", now, requests)
+                self._count(key, DAY_S, key.per_day, "day", now, requests)
         except DatabaseError as error:
             raise ApiError(503, f"key {key.name}: its requests cannot be counted ({error}); try again later",
                            code="database_unavailable") from None  # fmt: skip
@@ -66,15 +69,62 @@ class Access:
             "ORDER BY number, name", window_s=DAY_S, number=int(since // DAY_S),
         )  # fmt: skip
 
-    def _count(self, key: NamedKey, window_s: int, limit: int | None, unit: str, now: float) -> None:
+    def _count(
+        self, key: NamedKey, window_s: int, limit: int | None, unit: str, now: float, requests: int
+    ) -> None:  # fmt: skip
         window = {"name": key.name, "window_s": window_s, "number": int(now // window_s)}
-        counted = self._database.execute(COUNT, **window, maximum=limit or NO_LIMIT)
+        maximum = limit or NO_LIMIT
+        fits = requests <= maximum  # the first of a window is inserted, whatever its number
+        counted = self._database.execute(COUNT, **window, requests=requests, maximum=maximum) if fits else []
         if not counted:
             wait_s = window_s - int(now % window_s)
-            raise ApiError(429, f"key {key.name}: {limit} requests a {unit} are its limit; try again in {wait_s} s",
+            fewer = ";" if requests == 1 else ", and each prompt is one; send fewer prompts, or"
+            raise ApiError(429, f"key {key.name}: {limit} requests a {unit} are its limit{fewer} try again in {wait_s} s",
                            code="rate_limit_exceeded", headers={"retry-after": str(wait_s)})  # fmt: skip
-        if window_s == MINUTE_S and counted[0]["requests"] == 1:
+        if window_s == MINUTE_S and counted[0]["requests"] == requests:
             self._database.execute(DROP_EARLIER, **window)
+
+
+def find_key(keys: Sequence[NamedKey], secret: str) -> NamedKey | None:
+    """The one of these keys that has this text, if any has."""
+    digest = hashlib.sha256(secret.encode("latin-1", "replace")).hexdigest()
+    matching = [key for key in keys if secrets.compare_digest(key.sha256, digest)]  # all are compared
+    return matching[0] if matching else None
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The key that a request carries; empty without one. headers: by lower-case name."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def authorize(settings: Settings, path: str, headers: Mapping[str, str]) -> None:
+    """Raises ApiError where a request lacks the key (401); where no key is set, for anything but programs of this
+    machine and our page (403), so that no web site can reach a model on loopback through somebody's browser.
+
+    Needs the headers alone, so that nothing is read of a request that is refused."""
+    if settings.key is not None or settings.keys:
+        key = bearer(headers)
+        is_valid = find_key(settings.keys, key) is not None or secrets.compare_digest(
+            key.encode("latin-1", "replace"), (settings.key or secrets.token_hex()).encode()
+        )
+        if not is_valid and path not in PUBLIC_PATHS and not path.startswith("/page/"):
+            raise ApiError(401, "wrong or missing key; expected the header `Authorization: Bearer KEY`",
+                           code="invalid_api_key", headers={"www-authenticate": "Bearer"})  # fmt: skip
+        return
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if _split_url(f"//{host}").hostname not in (*LOCAL_NAMES, settings.host):
+        raise ApiError(403, f"the Host header is {host!r}; expected localhost", code="foreign_host")
+    if origin is not None and _split_url(origin).netloc != host:
+        raise ApiError(403, f"pages of {origin!r} may not send requests to this server", code="foreign_origin")
+
+
+def _split_url(url: str) -> SplitResult:
+    """The parts of a URL, empty ones where it is malformed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def open_access(settings: Settings) -> Access:

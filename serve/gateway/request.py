@@ -31,7 +31,7 @@ from serve.gateway.receipts import digest
 from serve.gateway.refused import without_refused
 from serve.gateway.routes import CHAT, COMPLETIONS
 from serve.gateway.tools import Tools, as_openai, call_parser, checked, neutral_results, offered
-from serve.settings import Settings
+from serve.settings import Limits, Settings
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 # Tokens in each of vLLM's events of a stream under a guard, which sends text by sentences: an event costs more than its
@@ -263,10 +263,11 @@ def _prepare_completion(
     fields: CompletionFields, settings: Settings, chat: Chat, context_tokens: int, request_id: str
 ) -> GenerationRequest:
     """A completion request whose body holds only what the gateway sets."""
-    prompts = _prompts(fields.prompt)
-    if len(prompts) * (fields.n or 1) > settings.limits.replies_per_request:
-        raise ApiError(400, f"prompt: expected at most {settings.limits.replies_per_request} replies a request",
-                       param="prompt")  # fmt: skip
+    prompts, limits = _prompts(fields.prompt), settings.limits
+    num_replies = len(prompts) * (fields.n or 1)
+    if num_replies > max(limits.prompts_per_request, limits.replies_per_request):
+        raise ApiError(400, f"prompt: {len(prompts)} prompts with {fields.n} replies each; expected at most "
+                       f"{limits.prompts_per_request} replies a request", param="prompt")  # fmt: skip
     if fields.max_tokens == 0 and not fields.echo:
         raise ApiError(400, "max_tokens: expected a whole number of at least 1 without echo", param="max_tokens")
     texts = [_prompt_text(item, chat) for item in prompts]
@@ -278,13 +279,27 @@ def _prepare_completion(
                             f"leaves room for a reply in the context of {context_tokens} tokens (max_model_len of "
                             f"/v1/models)", "prompt", "context_length_exceeded")  # fmt: skip
     max_tokens = DEFAULT_COMPLETION_TOKENS if fields.max_reply_tokens is None else fields.max_reply_tokens
-    max_tokens = min(max_tokens, context_tokens - max(prompt_tokens), settings.limits.reply_tokens)
+    max_tokens = min(max_tokens, context_tokens - max(prompt_tokens), limits.reply_tokens)
+    if num_replies * max_tokens > limits.tokens_per_request:
+        raise ApiError(400, f"max_tokens: {num_replies} replies of {max_tokens} tokens; expected at most "
+                       f"{limits.tokens_per_request} tokens a request, so fewer prompts or a max_tokens of "
+                       f"{limits.tokens_per_request // num_replies}", param="max_tokens")  # fmt: skip
     checked = [] if fields.only_scores else _as_conversations(texts)
     known = texts[0] if len(texts) == 1 else texts
     return GenerationRequest(
         COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}", known, "\n".join(texts), sum(prompt_tokens),
         known, checked, only_scores=fields.only_scores,
     )  # fmt: skip
+
+
+def count_prompts(body: dict[str, Any], limits: Limits) -> int:
+    """The number of prompts in the body of a completion request, whose fields need not be checked yet. Raises ApiError
+    for more than one request may have, or than may be in flight."""
+    number, maximum = len(_prompts(body.get("prompt"))), min(limits.prompts_per_request, limits.requests_in_flight)
+    if number > maximum:
+        raise ApiError(400, f"prompt: has {number} prompts; expected at most {maximum}, which is this server's limit",
+                       param="prompt")  # fmt: skip
+    return number
 
 
 def _prompts(prompt: Any) -> list[Any]:

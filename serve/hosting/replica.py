@@ -159,8 +159,8 @@ class Model:
             if adapter:
                 adapter.num_requests -= 1
 
-    async def _admit(self, key: NamedKey) -> None:
-        refused = await self._counter.refusal.remote(key.model_dump())
+    async def _admit(self, key: NamedKey, requests: int) -> None:
+        refused = await self._counter.refusal.remote(key.model_dump(), requests)
         if refused is not None:
             status, message, code, headers = refused
             raise ApiError(status, message, code=code, headers=headers)
@@ -251,11 +251,11 @@ class KeyCounter:
     def __init__(self, settings: str):
         self._access = open_access(Settings.model_validate_json(settings))
 
-    def refusal(self, key: dict[str, Any]) -> tuple[int, str, str | None, dict[str, str]] | None:
-        """Counts a request. Status, message, code and headers of the error where it is refused; None where it is
+    def refusal(self, key: dict[str, Any], requests: int) -> tuple[int, str, str | None, dict[str, str]] | None:
+        """Counts requests. Status, message, code and headers of the error where they are refused; None where they are
         admitted."""
         try:
-            self._access.admit(NamedKey.model_validate(key))
+            self._access.admit(NamedKey.model_validate(key), requests)
         except ApiError as error:
             return error.status, str(error), error.code, error.headers
         return None

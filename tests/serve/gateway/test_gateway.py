@@ -200,6 +200,30 @@ def test_requests_beyond_the_limit_in_flight_get_429_at_once(tiny: Tiny) -> None
     assert send_request(app, "POST", "/v1/chat/completions", json=BODY).status_code == 200
 
 
+def test_each_prompt_of_a_completion_is_a_request_in_flight(tiny: Tiny) -> None:
+    engine = Engine()
+    engine.wait_s = 0.5
+    app = gateway(tiny, engine, limits=Limits(requests_in_flight=13))
+    twelve = {"prompt": ["a"] * 12, "max_tokens": 2}
+
+    async def beside() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)  # pyright: ignore[reportArgumentType]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            first = asyncio.create_task(client.post("/v1/completions", json=twelve))
+            while not engine.running:
+                await asyncio.sleep(0.01)
+            second = await client.post("/v1/completions", json={**twelve, "prompt": ["a", "b"]})
+            chat = await client.post("/v1/chat/completions", json=BODY)
+            return [await first, second, chat]
+
+    first, second, chat = asyncio.run(beside())
+    assert (first.status_code, chat.status_code) == (200, 200)
+    check_error(second, 429, "too_many_requests")
+    assert send_request(app, "POST", "/v1/completions", json=twelve).status_code == 200, "none is counted any more"
+    error = check_error(send_request(app, "POST", "/v1/completions", json={"prompt": [[1]] * 14}), 400)
+    assert error["param"] == "prompt" and "14 prompts; expected at most 13" in error["message"]
+
+
 def test_a_body_that_arrives_too_slowly_gets_408(tiny: Tiny) -> None:
     app = gateway(tiny, Engine(), limits=Limits(body_s=0.2))
 

@@ -46,6 +46,27 @@ def test_a_key_is_known_by_its_digest_and_counted_by_its_limits() -> None:
     access.admit(ana)
 
 
+def test_prompts_are_counted_all_or_none() -> None:
+    access = Access([key := NamedKey.parse(f"ana {ANA} 9/minute 10/day")], Sqlite(), lambda: 86_400.0)
+    for _ in range(2):
+        with pytest.raises(ApiError, match="9 requests a minute are its limit, and each prompt is one; send fewer"):
+            access.admit(key, 10)
+        access.admit(key, 4)
+    with pytest.raises(ApiError, match="9 requests a minute"):
+        access.admit(key, 2)
+    access.admit(key)
+    assert access.use_by_day() == [{"name": "ana", "number": 1, "requests": 9}]
+
+
+def test_a_completion_counts_its_prompts_against_its_key(tiny: Tiny) -> None:
+    app = gateway(tiny, Engine(), key="own", keys=(NamedKey.parse(f"ana {ANA} 5/minute"),))
+    headers = {"authorization": "Bearer ana's-key"}
+    assert send_request(app, "POST", "/v1/completions", json={"prompt": ["a"] * 4}, headers=headers).is_success
+    error = check_error(send_request(app, "POST", "/v1/completions", json={"prompt": ["a", "b"]}, headers=headers),
+                        429, "rate_limit_exceeded")  # fmt: skip
+    assert "key ana: 5 requests a minute" in error["message"]
+
+
 def test_quotas_hold_over_restarts_and_over_servers_of_one_store(tmp_path: Path) -> None:
     key, file = NamedKey.parse(f"ana {ANA} 5/minute 7/day"), tmp_path / "feedback.sqlite"
     now = 86_400.0

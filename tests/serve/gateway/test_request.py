@@ -299,3 +299,19 @@ def test_events_of_several_tokens_are_for_streams_whose_text_waits_for_a_guard(
     body = {"messages": HELLO, **body}
     request = prepare(CHAT, body, settings, chat, NoGuard(), context_tokens=CONTEXT, request_id="x")
     assert request.body.get("stream_interval") == tokens
+
+
+def test_many_prompts_share_the_tokens_of_one_request(tiny: Tiny) -> None:
+    request = prepared(tiny, COMPLETIONS, prompt=["a"] * 128, max_tokens=20)
+    assert request.body["max_tokens"] == 20 and request.num_replies == 128
+    limits = Settings(model=tiny.first).limits.model_copy(update={"reply_tokens": 100})
+    settings = Settings(model=tiny.first, limits=limits)
+    for body, param, problem in (
+        ({"prompt": ["a"] * 20, "max_tokens": 50}, "max_tokens", "800 tokens a request, so fewer prompts or a "
+         "max_tokens of 40"),
+        ({"prompt": ["a"] * 20, "n": 7, "max_tokens": 1}, "prompt", "at most 128 replies"),
+    ):  # fmt: skip
+        with pytest.raises(ApiError, match=problem) as error:
+            prepare(COMPLETIONS, body, settings, Chat.open(tiny.first), NoGuard(), context_tokens=CONTEXT,
+                    request_id="x")  # fmt: skip
+        assert (error.value.status, error.value.param) == (400, param)

@@ -37,7 +37,7 @@ def scores(folder: Path, model: str, arguments: str) -> tuple[dict[str, float], 
     command = [
         sys.executable, "-m", "lm_eval", "run", "--model", model, "--model_args", arguments, "--tasks", "tiny_choice",
         "--include_path", str(folder), "--output_path", str(folder / model), "--log_samples", "--device", "cpu",
-        "--batch_size", "1",
+        "--batch_size", "16",
     ]  # fmt: skip
     environment = os.environ | {"OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     environment |= {"HF_HOME": str(folder / "cache")}
