@@ -222,6 +222,9 @@ class Hosting(Options):
     )  # fmt: skip
     limits: Limits = Field(default=Limits(), description="Limits of one request and of the server")
     replicas: Replicas = Field(default=Replicas(), description="Number of replicas of the model")
+    routers: int | None = Field(
+        default=None, gt=0, description="Number of routers of a server with several models; default: 1, on a cluster 2"
+    )
     canary_rules: CanaryRules = Field(default=CanaryRules(), description="When a canary is stopped")
     address: str | None = Field(
         default=None,

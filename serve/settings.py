@@ -37,7 +37,7 @@ VISIBLE_ASCII = re.compile(r"[!-~]+")
 ROUTE = re.compile(r"/|(/[\w.-]+)+")
 APP = re.compile(r"[A-Za-z0-9][\w.-]*")
 # Settings that are the server's, the same for all of its models.
-SHARED = ("host", "port", "key", "keys", "limits", "address", "app", "route", "feedback",
+SHARED = ("host", "port", "key", "keys", "limits", "routers", "address", "app", "route", "feedback",
           "feedback_url", "mask_feedback", "logs", "cache", "store", "guard_model")  # fmt: skip
 FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
@@ -198,6 +198,12 @@ class Settings(Hosting):
     def engines(self) -> tuple[Settings, ...]:
         """Those of the models that have an engine of their own, and are no adapter of another."""
         return tuple(model for model in self.models if not model.adapter_of)
+
+    @property
+    def num_routers(self) -> int:
+        """Number of routers, where there are several models: on a cluster one that ends does not take all streams with
+        it."""
+        return self.routers or (1 if self.address is None else 2)
 
     @property
     def loopback(self) -> bool:

@@ -158,6 +158,9 @@ GuardOpt = Annotated[
 ReplicasOpt = Annotated[
     str | None, typer.Option(help="Number of replicas of each model, or MIN:MAX; MIN may be 0. Default: 1.")
 ]
+RoutersOpt = Annotated[
+    int | None, typer.Option(min=1, help="Number of routers, where there are several models. Default: 1, on a cluster 2.")
+]
 AppOpt = Annotated[str | None, typer.Option(help="Name of the Ray Serve application. Default: rayse.")]
 RouteOpt = Annotated[str | None, typer.Option(help="Prefix of all paths, such as /chat. Default: /.")]
 CanaryOpt = Annotated[str | None, typer.Option(help="Another version and its share of requests: NAME:0.1.")]

@@ -188,6 +188,8 @@ def _watch(
             for action, evidence in watch.decisions():
                 log(f"{action}: {evidence['reason']}")
                 record(action, evidence)
+                if action == "canary_stopped":
+                    deploy(watch.settings)  # for routers that start later: those that run have been told
         except Exception as error:  # a router that is replaced, a store that is full: the server goes on
             log(f"canary: {type(error).__name__}: {error}")
         try:

@@ -1,7 +1,7 @@
 """A canary: another version that gets a share of a model's requests, and none any more where it does worse.
 
 Compared are the share of failed requests, the time to the first bytes and that for each token of whole replies, as the
-router counts them (outcomes.py), and the thumbs of the database of feedback. Every decision is handed out with its
+routers count them (outcomes.py), and the thumbs of the database of feedback. Every decision is handed out with its
 evidence.
 """
 
@@ -15,9 +15,11 @@ from typing import Any
 
 from serve.gateway.database import DatabaseError, open_database
 from serve.gateway.feedback import FeedbackStore
+from serve.hosting.outcomes import Key, Outcomes, total
 from serve.settings import CanaryRules, Settings
 
 PERIOD_S = 5.0
+ROUTERS_TIMEOUT_S = 10.0
 SLOWNESS = {"first_bytes_s": "to the first bytes", "token_s": "for each token of a whole reply"}
 
 
@@ -28,6 +30,7 @@ class Watch:
         self.settings = settings
         self._canaries = [model for model in settings.models if model.canary and not model.canary_stopped]
         self._stopped = {(model.name, model.version) for model in settings.models if model.canary_stopped}
+        self._counted: dict[str, dict[Key, Outcomes]] = {}  # by router; those of one that ended as it last said
         self._next_s = time.monotonic() + PERIOD_S
 
     def with_stopped(self, settings: Settings) -> Settings:
@@ -48,31 +51,41 @@ class Watch:
         self._next_s = time.monotonic() + PERIOD_S
         import ray.serve
 
-        router = ray.serve.get_app_handle(self.settings.app)
-        for name, _ in self._stopped:  # a router that was started anew does not know of it
-            router.stop_canary.remote(name).result(timeout_s=30)
+        routers = ray.serve.get_app_handle(self.settings.app)
+        for name, _ in self._stopped:  # one that was started anew meanwhile does not know of it
+            told(routers, "stop_canary", name)
         if not self._canaries:
             return
-        outcomes = router.outcomes.remote().result(timeout_s=30)
+        self._counted |= dict(told(routers, "outcomes"))
         thumbs = count_thumbs(self.settings.feedback, self.settings.feedback_url)
         for canary in list(self._canaries):
             stable = next(model for model in self.settings.models if model.name == canary.name and not model.canary)
             evidence = {
                 "model": canary.name, "share": canary.canary, "version": canary.version, "serving": stable.version,
-                "canary": {**outcomes.get((canary.name, canary.version, True), {}), **thumbs.get(canary.version, {})},
-                "stable": {**outcomes.get((stable.name, stable.version, False), {}), **thumbs.get(stable.version, {})},
+                "canary": {**self._facts((canary.name, canary.version, True)), **thumbs.get(canary.version, {})},
+                "stable": {**self._facts((stable.name, stable.version, False)), **thumbs.get(stable.version, {})},
                 "rules": self.settings.canary_rules.model_dump(),
             }  # fmt: skip
             reason = fault(evidence["canary"], evidence["stable"], self.settings.canary_rules)
             if reason is None and evidence["canary"].get("requests", 0) < self.settings.canary_rules.requests:
                 continue  # not enough to say
             if reason is not None:
-                router.stop_canary.remote(canary.name).result(timeout_s=30)
+                told(routers, "stop_canary", canary.name)
                 self._stopped.add((canary.name, canary.version))
                 self.settings = self.with_stopped(self.settings)
             self._canaries.remove(canary)
             action = "canary_passed" if reason is None else "canary_stopped"
             yield action, {**evidence, "reason": reason or "no worse than the version beside it"}
+
+    def _facts(self, key: Key) -> dict[str, float]:
+        """The figures of a model over all routers."""
+        return total(counted[key] for counted in self._counted.values() if key in counted).facts()
+
+
+def told(routers: Any, method: str, *arguments: str) -> list[Any]:
+    """What a method of every router returns; of one that ends meanwhile, or does not answer, nothing."""
+    answers = routers.broadcast(method, *arguments).results(timeout_s=ROUTERS_TIMEOUT_S, return_exceptions=True)
+    return [answer for answer in answers if not isinstance(answer, Exception)]
 
 
 def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules) -> str | None:

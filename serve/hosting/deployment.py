@@ -1,7 +1,7 @@
 """What Ray Serve deploys: the application of one model, or of several behind a router.
 
     one model       client ──► front ──► Replica
-    several         client ──► front ──► Router ──Ray──► a Model for each
+    several         client ──► front ──► Routers ──Ray──► a Model for each
     a guard model   Replica or Model ──Ray──► GuardHost
 
 `build` makes the same from the arguments of a Serve config (`rayse serve --emit`), for `serve deploy` and KubeRay.
@@ -54,10 +54,10 @@ def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -
     handles = [bound[deployment_name(model)] for model in settings.models]
     router: Any = ray.serve.deployment(
         Router,
-        num_replicas=1,
+        num_replicas=settings.num_routers,
         max_ongoing_requests=MAX_ONGOING,
         max_surge_percent=100,  # as that of the models
-        ray_actor_options={"num_cpus": 0, "runtime_env": runtime_env or {}},
+        ray_actor_options={"num_cpus": 0, "runtime_env": runtime_env or {}},  # Ray Serve spreads them over nodes
         **_shutdown(settings),
     )
     return router.bind(settings.model_dump_json(), handles)

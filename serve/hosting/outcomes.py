@@ -1,12 +1,14 @@
 """What became of the requests of a model, as the events of its responses show it: failures, and times of whole replies.
 
-events ──Passing──► Outcomes.count ──facts──► canary.py
+events ──Passing──► Outcomes.count, in each router ──total──► facts ──► canary.py
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from serve.gateway.asgi import Event
 
@@ -51,29 +53,46 @@ class Passing:
         return self.status == 0 or self.status >= 500 or self._has_error or not self._is_complete
 
 
-class Outcomes:
-    """What became of the requests of one version: their number, failed ones, and the times of its replies."""
+Key = tuple[str, str, bool]  # of a model: name, version, whether it is the canary
 
-    def __init__(self) -> None:
-        self._requests, self._failed, self._replies, self._tokens = 0, 0, 0, 0
-        self._first_bytes_s, self._reply_s = 0.0, 0.0
+
+@dataclass
+class Outcomes:
+    """What became of the requests of one version: their number, failed ones, and its replies with the sums of their
+    tokens and times."""
+
+    requests: int = 0
+    failed: int = 0
+    replies: int = 0
+    tokens: int = 0
+    first_bytes_s: float = 0.0
+    reply_s: float = 0.0
 
     def count(self, response: Passing) -> None:
         """Counts a request by its response. Times are those of replies: what fails, or is refused, may be quick."""
         if response.status in (*UNCOUNTED, LEFT):
             return
-        self._requests += 1
-        self._failed += response.failed
+        self.requests += 1
+        self.failed += response.failed
         if response.status == 200 and not response.failed:
-            self._replies += 1
-            self._tokens += response.tokens
-            self._first_bytes_s += response.first_bytes_s
-            self._reply_s += response.last_bytes_s
+            self.replies += 1
+            self.tokens += response.tokens
+            self.first_bytes_s += response.first_bytes_s
+            self.reply_s += response.last_bytes_s
 
     def facts(self) -> dict[str, float]:
         """requests, error_rate (status 500 and above, none, or a reply that ends in an error), replies (the others of
         status 200), and of these first_bytes_s and reply_s on average, and token_s (seconds for each token)."""
-        replies = max(1, self._replies)
-        return {"requests": self._requests, "error_rate": self._failed / max(1, self._requests),
-                "replies": self._replies, "first_bytes_s": self._first_bytes_s / replies,
-                "reply_s": self._reply_s / replies, "token_s": self._reply_s / max(1, self._tokens)}  # fmt: skip
+        replies = max(1, self.replies)
+        return {"requests": self.requests, "error_rate": self.failed / max(1, self.requests),
+                "replies": self.replies, "first_bytes_s": self.first_bytes_s / replies,
+                "reply_s": self.reply_s / replies, "token_s": self.reply_s / max(1, self.tokens)}  # fmt: skip
+
+
+def total(counted: Iterable[Outcomes]) -> Outcomes:
+    """The outcomes that several routers counted, as if one had."""
+    sums = Outcomes()
+    for each in counted:
+        for name, value in vars(each).items():
+            setattr(sums, name, getattr(sums, name) + value)
+    return sums

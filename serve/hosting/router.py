@@ -1,10 +1,12 @@
-"""The router of a server with several models: the request's `model` chooses one; a canary gets a share of requests.
+"""The routers of a server with several models: the request's `model` chooses one; a canary gets a share of requests.
 
-    client ──► front ──► Router ──Ray's router──► a replica of the Model ──events──► client
-                                                  (an adapter's: the one of its base)
+    client ──► front ──► a Router ──Ray's router──► a replica of the Model ──events──► client
+                                                    (an adapter's: the one of its base)
 
-A server with one model has none: there the front streams from the replica itself. Requests pass from process to
-process with the client's headers, and the model's gateway checks keys, limits and fields as ever.
+A server with one model has none: there the front streams from the replica itself. A router checks the key from the
+headers, before it reads a body; requests pass from process to process with the client's headers, and the model's
+gateway checks keys, limits and fields as ever. Routers know nothing of each other: each counts what it passed on, and
+whoever watches a canary adds that up.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -21,11 +24,10 @@ from ray.exceptions import RayActorError
 
 from serve.gateway import asgi, metrics, receipts
 from serve.gateway.asgi import ApiError, App, ClientDisconnected, Event, Receive, Scope, Send
+from serve.gateway.keys import authorize
 from serve.gateway.routes import GENERATION
-from serve.hosting.outcomes import Outcomes, Passing
+from serve.hosting.outcomes import Key, Outcomes, Passing
 from serve.settings import Settings
-
-Key = tuple[str, str, bool]  # of a model: name, version, whether it is the canary
 
 
 @ray.serve.ingress()
@@ -33,7 +35,8 @@ class Router:
     """Routes by the request's `model`. settings: Settings as JSON; handles: of the models, in their order."""
 
     async def __init__(self, settings: str, handles: list[Any]):
-        server = Settings.model_validate_json(settings)
+        self._server = server = Settings.model_validate_json(settings)
+        self._id = uuid.uuid4().hex
         self._limits, self._names = server.limits, list(dict.fromkeys(model.name for model in server.models))
         self._models = list(zip(server.models, [handle.options(stream=True) for handle in handles], strict=True))
         self._shares = {
@@ -50,12 +53,12 @@ class Router:
 
         return app
 
-    async def outcomes(self) -> dict[Key, dict[str, float]]:
-        """What became of the requests so far, by model."""
-        return {key: outcomes.facts() for key, outcomes in self._outcomes.items()}
+    async def outcomes(self) -> tuple[str, dict[Key, Outcomes]]:
+        """This router's id, and what became of the requests that it has passed on so far, by model."""
+        return self._id, dict(self._outcomes)
 
     async def stop_canary(self, name: str) -> None:
-        """Sends all requests for a model to the version that is no canary."""
+        """Sends all requests for a model to the version that is no canary; called for every router."""
         self._shares.pop(name, None)
 
     async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,6 +75,7 @@ class Router:
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        authorize(self._server, path, asgi.headers_of(scope))
         body = await asgi.read_body(receive, max_bytes=self._limits.body_bytes, timeout_s=self._limits.body_s)
         if path == "/v1/models" or path == "/metrics":
             return await self._merge(scope, send)

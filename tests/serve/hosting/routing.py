@@ -10,6 +10,7 @@ from typing import Any
 
 from serve.gateway import asgi
 from serve.gateway.asgi import Event
+from serve.hosting.outcomes import Key
 from serve.hosting.router import Router
 from serve.settings import Settings
 from tests.serve.hosting.running import CHAT
@@ -53,25 +54,23 @@ class Handle:
 
 
 class Routed:
-    """A router with its models; `handle` is what Ray Serve gives the process that watches its canaries."""
+    """A router with its models."""
 
     def __init__(self, settings: Settings, scripts: list[Script]):
+        self.headers: list[tuple[bytes, bytes]] = []  # of each request
         plain: Any = Router.__mro__[1]  # without what Ray Serve puts around it
         self.router = plain.__new__(plain)
         asyncio.run(plain.__init__(self.router, settings.model_dump_json(), [Handle(each) for each in scripts]))
-        self.handle = SimpleNamespace(outcomes=self._call(self.router.outcomes),
-                                      stop_canary=self._call(self.router.stop_canary))  # fmt: skip
 
-    def _call(self, method: Callable[..., Any]) -> SimpleNamespace:
-        def remote(*arguments: str) -> SimpleNamespace:
-            return SimpleNamespace(result=lambda timeout_s: asyncio.run(method(*arguments)))
-
-        return SimpleNamespace(remote=remote)
+    def facts(self) -> dict[Key, dict[str, float]]:
+        """The figures that the router has counted."""
+        _, counted = asyncio.run(self.router.outcomes())
+        return {key: outcomes.facts() for key, outcomes in counted.items()}
 
     async def ask(self, model: str) -> list[Event]:
         """The events that a client gets for one chat."""
         body, sent = json.dumps({"model": model}).encode(), []
-        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"host", b"localhost"), *self.headers]}
 
         async def receive() -> Event:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -89,3 +88,13 @@ class Routed:
             return sum([(await self.ask(model))[0]["status"] == 200 for _ in range(number)])
 
         return asyncio.run(ask_all())
+
+
+def handle_of(*routed: Routed) -> SimpleNamespace:
+    """What Ray Serve gives the process that watches canaries: a handle of these routers."""
+
+    def broadcast(method: str, *arguments: str) -> SimpleNamespace:
+        answers = [asyncio.run(getattr(each.router, method)(*arguments)) for each in routed]
+        return SimpleNamespace(results=lambda **options: answers)
+
+    return SimpleNamespace(broadcast=broadcast)

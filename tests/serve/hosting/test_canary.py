@@ -12,7 +12,7 @@ from serve.gateway.feedback import FeedbackStore, Opinion, Reply
 from serve.hosting import canary
 from serve.hosting.canary import Watch, count_thumbs, fault
 from serve.settings import CanaryRules, Settings
-from tests.serve.hosting.routing import Routed, answer, fail
+from tests.serve.hosting.routing import Routed, answer, fail, handle_of
 
 STABLE = {"requests": 1000, "error_rate": 0.01, "replies": 990, "first_bytes_s": 0.2, "reply_s": 2.0, "token_s": 0.02}
 QUICK_START = {"requests": 100, "error_rate": 0.0, "replies": 100, "first_bytes_s": 0.2}
@@ -63,7 +63,7 @@ def versions(stable: str, of_canary: str) -> Settings:
 def test_a_stopped_canary_stays_stopped_where_an_alias_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "PERIOD_S", 0.0)
     routed, watch = Routed(versions("v1", "v2"), [answer, fail]), Watch(versions("v1", "v2"))
-    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: routed.handle)
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle_of(routed))
     assert 40 < 200 - routed.ask_often("a", 200) < 160
     ((action, evidence),) = watch.decisions()
     assert (action, evidence["version"]) == ("canary_stopped", "v2") and routed.ask_often("a", 50) == 50
@@ -74,3 +74,25 @@ def test_a_stopped_canary_stays_stopped_where_an_alias_moves(monkeypatch: pytest
     assert Watch(following).with_stopped(versions("v5", "v2")).others[0].canary_stopped, "at the next one too"
     another = watch.with_stopped(versions("v3", "v4"))  # that of the canary did
     assert Routed(another, [answer, fail]).ask_often("a", 50) < 50
+
+
+def test_a_canary_is_judged_by_what_all_routers_counted_also_one_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And stopped at all of them. Each has too few requests of its own to say."""
+    monkeypatch.setattr(canary, "PERIOD_S", 0.0)
+    settings = versions("v1", "v2")
+    routers = [Routed(settings, [answer, fail]) for _ in range(3)]
+    running = [routers[:2]]
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle_of(*running[0]))
+    watch = Watch(settings)
+    failed = []
+    for router in routers[:2]:
+        failed.append(0)
+        while failed[-1] < 9:
+            failed[-1] += 1 - router.ask_often("a", 1)
+    assert list(watch.decisions()) == []  # 18, and 20 are needed
+    running[0] = routers[1:]  # the first ended; another took its place
+    while sum(failed) < 20:
+        failed[-1] += 1 - routers[2].ask_often("a", 1)
+    ((action, evidence),) = watch.decisions()
+    assert (action, evidence["canary"]["requests"], evidence["canary"]["error_rate"]) == ("canary_stopped", 20, 1.0)
+    assert [router.ask_often("a", 30) for router in running[0]] == [30, 30]

@@ -22,6 +22,7 @@ from serve.hosting.replica import events_of
 from serve.hosting.router import order_of_feedback
 from serve.settings import Settings
 from tests.serve.hosting.routing import Routed, Script, answer, fail, part, start
+from tests.serve.hosting.running import CHAT
 
 MODEL = Path("model")
 
@@ -81,7 +82,7 @@ def test_a_stream_that_breaks_off_or_ends_with_an_error_is_a_failure(answer: Scr
     routed = Routed(Settings(model=MODEL, name="a", version="v1"), [answer])
     with contextlib.suppress(RayActorError, ValueError):
         asyncio.run(routed.ask("a"))
-    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    (facts,) = routed.facts().values()
     assert (facts["requests"], facts["error_rate"], facts["replies"]) == (1, error_rate, 1 - error_rate)
 
 
@@ -103,7 +104,7 @@ def test_a_client_that_leaves_in_the_middle_is_no_failure() -> None:
 
     routed = Routed(Settings(model=MODEL, name="a", version="v1"), [stall])
     asyncio.run(leave())
-    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    (facts,) = routed.facts().values()
     assert (facts["requests"], facts["error_rate"]) == (1, 0.0)
 
 
@@ -126,12 +127,12 @@ def test_times_are_those_of_whole_replies_and_no_failure_lowers_them() -> None:
     scripts = iter([slow, *[fail] * 30, script(TEXT, LIMIT), refused])
     routed = Routed(Settings(model=MODEL, name="a"), [lambda: next(scripts)()])
     routed.ask_often("a", 33)
-    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    (facts,) = routed.facts().values()
     assert facts["requests"] == 33 and facts["replies"] == 1 and facts["error_rate"] == 31 / 33
     assert facts["reply_s"] - facts["first_bytes_s"] > 0.19 and facts["token_s"] == facts["reply_s"] / 4
     routed = Routed(Settings(model=MODEL, name="a"), [counted])
     routed.ask_often("a", 1)
-    (facts,) = asyncio.run(routed.router.outcomes()).values()
+    (facts,) = routed.facts().values()
     assert facts["reply_s"] > 0.19 and facts["token_s"] == facts["reply_s"] / 20
 
 
@@ -142,10 +143,27 @@ def test_outcomes_are_those_of_a_name_and_a_version() -> None:
     routed = Routed(Settings(model=MODEL, name="a", version="v1", others=others), [answer, fail, fail])
     routed.ask_often("b", 3)
     answered = routed.ask_often("a", 100)
-    outcomes = asyncio.run(routed.router.outcomes())
-    rates = {key: (facts["requests"], facts["error_rate"]) for key, facts in outcomes.items()}
+    rates = {key: (facts["requests"], facts["error_rate"]) for key, facts in routed.facts().items()}
     assert rates == {("a", "v1", False): (answered, 0.0), ("b", "v1", False): (3, 1.0),
                      ("a", "v1", True): (100 - answered, 1.0)}  # fmt: skip
+
+
+def test_a_key_is_checked_before_a_body_is_read() -> None:
+    async def read() -> Event:
+        raise AssertionError("the body was read")
+
+    async def send(event: Event) -> None:
+        sent.append(event)
+
+    sent: list[Event] = []
+    settings = Settings(model=MODEL, name="a", host="0.0.0.0", key="secret")
+    router = Routed(settings, [answer]).router
+    for path, headers in ((CHAT, []), ("/feedback", [(b"authorization", b"Bearer wrong")]), ("/metrics", [])):
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        asyncio.run(router.route(scope, read, send))
+    assert [event["status"] for event in sent[::2]] == [401, 401, 401]
+    (right := Routed(settings, [answer])).headers = [(b"authorization", b"Bearer secret")]
+    assert right.ask_often("a", 1) == 1
 
 
 def test_the_model_that_wrote_a_reply_is_asked_first_by_its_receipt() -> None:

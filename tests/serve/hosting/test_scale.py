@@ -28,7 +28,7 @@ from serve.client import Client
 from serve.gateway.conversation import Message
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.server import Server, start
-from serve.settings import Limits, NamedKey, Replicas, Settings
+from serve.settings import CanaryRules, Limits, NamedKey, Replicas, Settings
 from serve.verbs.chat import whole_reply
 from serve.verbs.promote import promote, rollback
 from tests.runs import replicas
@@ -258,6 +258,39 @@ def test_models_are_chosen_by_name_and_a_canary_gets_its_share(tiny: Tiny, tmp_p
             finally:
                 os.kill(stopped, signal.SIGKILL)  # the request waits for the replica that takes its place
             assert waiting.result().json()["choices"][0]["message"]["content"] == second
+
+
+def test_routers_stop_a_canary_together_and_one_of_them_may_be_killed(tiny: Tiny) -> None:
+    """No canary is as quick as these rules want it. What has no first byte yet goes to the other router."""
+    canary = Settings(model=tiny.second, name="first", version="v2", canary=0.5)
+    settings = Settings(model=tiny.first, name="first", version="v1", port=0, threads=1, others=(canary,), routers=2,
+                        canary_rules=CanaryRules(max_latency_ratio=0.001))  # fmt: skip
+    with start(settings) as server, open_client(server) as client, ThreadPoolExecutor(8) as pool:
+        before = set(replicas(server.process.pid, "Router"))
+        assert len(before) == 2
+
+        def contents(number: int) -> set[str]:
+            responses = list(pool.map(lambda _: client.post(CHAT, json=body()), range(number)))
+            assert {response.status_code for response in responses} == {200}
+            return {response.json()["choices"][0]["message"]["content"] for response in responses}
+
+        assert len(contents(40)) == 2
+        while len(contents(40)) > 1:  # until both routers know
+            pass
+        while before & set(replicas(server.process.pid, "Router")):  # those that know it from their start replace them
+            assert len(contents(8)) == 1
+        stopped = replicas(server.process.pid, "Router")[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            asked = [pool.submit(client.post, CHAT, json=body(stream=number % 2 == 1)) for number in range(8)]
+            wait(asked, return_when=FIRST_COMPLETED)
+            waiting = wait(asked, timeout=3).not_done
+        finally:
+            os.kill(stopped, signal.SIGKILL)
+        assert waiting and [response.result().status_code for response in asked] == [200] * 8
+        while len(replicas(server.process.pid, "Router")) < 2 or stopped in replicas(server.process.pid, "Router"):
+            time.sleep(0.2)
+        assert len(contents(60)) == 1, "the router in its place sends the canary nothing"
 
 
 def text_of(stream: str) -> str:
