@@ -80,8 +80,14 @@ class Replies:
         reply_id = fields.reply_id or facts["id"]
         reply = self.recent(reply_id)
         if reply is None:
-            signed = await asyncio.to_thread(self._reply_of, fields, facts) if facts else None
+            signed, problem = None, None
+            try:
+                signed = await asyncio.to_thread(self._reply_of, fields, facts) if facts else None
+            except ApiError as error:  # texts that a replica which remembers the reply need not read
+                problem = error
             reply = await _known_elsewhere(reply_id, signed, find)
+            if reply is None and problem is not None:
+                raise problem
         opinion = Opinion(fields.thumb or "down", fields.comment, fields.correction, fields.report or "")
         try:
             await asyncio.to_thread(self._store.save, reply_id, opinion, reply)

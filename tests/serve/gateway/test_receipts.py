@@ -156,6 +156,22 @@ def test_a_receipt_will_do_where_other_replicas_do_not_answer(tiny: Tiny, tmp_pa
     check_error(post(app, "/feedback", {"reply_id": "chatcmpl-1", "thumb": "up"}), 503, "replica_replaced")
 
 
+def test_changed_texts_are_refused_only_where_no_replica_remembers_the_reply(tiny: Tiny, tmp_path: Path) -> None:
+    wrote, messages = replica(tiny, tmp_path), [{"role": "user", "content": "hello"}]
+
+    async def find_reply(reply_id: str) -> Reply | None:
+        return wrote.recent_reply(reply_id)
+
+    another = replica(tiny, tmp_path, find_reply=find_reply)
+    receipt = post(wrote, "/v1/chat/completions", {"messages": messages}).json()["rayse_receipt"]
+    feedback = {"receipt": receipt, "thumb": "down", "prompt": messages, "reply": "Hi, in a browser's rendering."}
+    assert post(wrote, "/feedback", feedback).status_code == post(another, "/feedback", feedback).status_code == 200
+    (row,) = rows(tmp_path / "feedback.sqlite")
+    assert (row["prompt"], row["reply"]) == (messages, "Hi."), "the texts that the server wrote"
+    wrote = replica(tiny, tmp_path)  # a restart
+    check_error(post(another, "/feedback", feedback), 400, "invalid_receipt")
+
+
 def test_a_correction_and_a_report_are_stored_and_a_user_s_feedback_deleted(tiny: Tiny, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hello"}]
     first, app = replica(tiny, tmp_path), replica(tiny, tmp_path)
