@@ -7,6 +7,7 @@ over once it has answered warm-up requests, and the earlier one ends with its la
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from pipelines.errors import UserError
@@ -68,7 +69,13 @@ def _evidence(store: Store, artifact: Artifact, feedback_url: str | None) -> dic
     for other in store.artifacts():
         if other.kind in ("trial", "evaluation") and model in other.manifest.parents.values():
             evidence[other.kind] = other.manifest.facts
-    thumbs = count_thumbs(*feedback_place(store.root, feedback_url)).get(model)
+    try:
+        thumbs = count_thumbs(*feedback_place(store.root, feedback_url)).get(model)
+    except UserError as error:
+        if feedback_url is not None:
+            raise
+        print(f"without the thumbs of the store's file: {error}", file=sys.stderr)  # the feedback may be elsewhere now
+        thumbs = None
     return evidence | ({"feedback": thumbs} if thumbs else {})
 
 

@@ -13,6 +13,7 @@ from pipelines.errors import UserError
 from pipelines.store import aliases
 from pipelines.store.artifacts import Artifact, Manifest, Store
 from pipelines.verbs.arguments import PRODUCTION
+from serve.gateway import file_systems
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
 from serve.hosting import app, canary
@@ -171,6 +172,22 @@ def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
     promote(store, "first", "third", reason="", as_json=True, feedback_url=str(local))
     kept = [each.evidence.get("feedback") for each in aliases.decisions(store)]
     assert kept == [None, {"up": 1, "down": 0}, {"up": 1, "down": 0}]
+
+
+def test_an_old_file_of_feedback_on_a_networks_disk_is_no_obstacle_to_a_promotion(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(store, "first")
+    FeedbackStore(Sqlite(store.root / FEEDBACK_FILE)).close()
+    mounts = store.root / "mountinfo"
+    mounts.write_text(f"1 1 0:1 / {store.root} rw - nfs4 server:/ rw\n")
+    monkeypatch.setattr(file_systems, "MOUNTS", mounts)
+    with pytest.raises(UserError, match="network's file system"):
+        promote(store, "first", "production", reason="", as_json=True, feedback_url=str(store.root / FEEDBACK_FILE))
+    promote(store, "first", "production", reason="", as_json=True)
+    assert "without the thumbs of the store's file: " in capsys.readouterr().err
+    (decision,) = aliases.decisions(store)
+    assert decision.fingerprint == "first" and "feedback" not in decision.evidence
 
 
 def test_a_server_on_a_cluster_needs_a_database_of_feedback(store: Store) -> None:
