@@ -19,6 +19,10 @@ NAME = re.compile(r"[A-Za-z][\w-]*")
 Record = TypeVar("Record", bound=BaseModel)
 
 
+class DamagedRecord(UserError):
+    """The file of an alias or a decision is damaged: what it says is not known until it is mended."""
+
+
 class Alias(BaseModel):
     """What a name refers to. previous: fingerprints that it referred to before, the last one last."""
 
@@ -101,8 +105,8 @@ def _record(store: Store, name: str, cls: type[Record]) -> Record | None:
         text = store.read(name)
         return None if text is None else cls.model_validate_json(text)
     except ValueError:  # no JSON, other fields, no UTF-8
-        raise UserError(f"{store.location}/{name}: is damaged, and is no {cls.__name__.lower()} any more; restore the "
-                        f"file, or remove it") from None  # fmt: skip
+        raise DamagedRecord(f"{store.location}/{name}: is damaged, and is no {cls.__name__.lower()} any more; restore "
+                            f"the file, or remove it") from None  # fmt: skip
 
 
 def _move(store: Store, name: str, target: str, previous: list[str], **facts: Any) -> Decision:

@@ -13,6 +13,7 @@ from typing import Any
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.store import aliases
+from pipelines.store.aliases import DamagedRecord
 from pipelines.store.artifacts import Artifact, Store
 from pipelines.store.runs import resolve
 from serve.client import Client
@@ -103,7 +104,7 @@ class Follower:
     names: those that may be aliases.
 
     UserError of `load`: what the alias names now cannot be served: kept as a decision, and not tried again. Of any
-    other error, such as of the store, the next call tries again."""
+    other error, such as of the store or of a damaged record in it, the next call tries again."""
 
     def __init__(self, store: Store, names: Sequence[str], load: Callable[[], Settings]):
         self._store, self._names, self._load = store, list(names), load
@@ -115,6 +116,8 @@ class Follower:
             return None
         try:
             settings = self._load()
+        except DamagedRecord:  # of the canary's decisions, for instance
+            raise
         except UserError as error:
             self._keep(current, str(error))
             self._fingerprints = current

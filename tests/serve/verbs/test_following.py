@@ -79,6 +79,25 @@ def test_a_damaged_alias_or_decision_is_an_error_that_names_the_file(store: Stor
         aliases.decisions(store)
 
 
+def test_a_promotion_is_taken_up_once_a_damaged_decision_is_mended(store: Store) -> None:
+    """A canary's decisions are read whenever settings are loaded."""
+    put(store, "canary")
+    aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
+    load = lambda: commands.load_service(store, [PRODUCTION], "canary:0.1", {})  # noqa: E731
+    follow = commands.Follower(store, [PRODUCTION], load)
+    (decision,) = (store.root / "decisions").iterdir()
+    good = decision.read_bytes()
+    decision.write_bytes(b"{")
+    aliases.promote(store, PRODUCTION, put(store, "second"), reason="", evidence={})
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"{decision}: is damaged"):
+            follow()
+    decision.write_bytes(good)
+    following = follow()
+    assert following is not None and following.version == "second"
+    assert [each.action for each in aliases.decisions(store)] == ["promote", "promote"]
+
+
 def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop of a server, without Ray: an alias that is damaged, mended, and moved to a folder that is no model."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
