@@ -8,7 +8,9 @@ before a process is started.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,6 +41,9 @@ APP = re.compile(r"[A-Za-z0-9][\w.-]*")
 # Settings that are the server's, the same for all of its models.
 SHARED = ("host", "port", "key", "keys", "limits", "routers", "address", "app", "route", "feedback",
           "feedback_url", "mask_feedback", "logs", "cache", "store", "guard_model")  # fmt: skip
+# Settings of a model that its replies rest on, beside its weights.
+OF_REPLIES = ("persona", "max_turns", "guard", "guard_folder", "guard_endpoint", "guard_model", "knowledge_version",
+              "max_passages", "max_tokens", "quality")  # fmt: skip
 FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
@@ -204,6 +209,14 @@ class Settings(Hosting):
         """Number of routers, where there are several models: on a cluster one that ends does not take all streams with
         it."""
         return self.routers or (1 if self.address is None else 2)
+
+    @property
+    def variant(self) -> str:
+        """What tells this canary from others: the weights, and all else that its replies rest on."""
+        settings = self.model_dump(mode="json", include={*OF_REPLIES}, exclude={"guard_endpoint": {"key"}})
+        settings["guard_folder"] = self.guard_folder and self.guard_folder.name  # the same on every node
+        text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+        return f"{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @property
     def loopback(self) -> bool:

@@ -91,11 +91,14 @@ def decisions(store: Store) -> list[Decision]:
     return [decision for decision in records if decision is not None]
 
 
-def stopped_canary(store: Store, name: str, version: str) -> Decision | None:
-    """The decision that stopped this version of a model as a canary; None where none did, or it was resumed since."""
+def stopped_canary(store: Store, name: str, version: str, variant: str) -> Decision | None:
+    """The decision that stopped this canary of a model; None where none did, or it was resumed since.
+
+    variant: its version with the rest that its replies rest on. Decisions of earlier programs name the version alone:
+    they are of all its variants."""
     actions = ("canary_stopped", "canary_resumed")
     of_it = [each for each in decisions(store) if each.action in actions and each.alias == name
-             and each.fingerprint == version]  # fmt: skip
+             and each.fingerprint == version and each.evidence.get("variant", variant) == variant]  # fmt: skip
     return of_it[-1] if of_it and of_it[-1].action == "canary_stopped" else None
 
 

@@ -29,15 +29,15 @@ class Watch:
     def __init__(self, settings: Settings):
         self.settings = settings
         self._canaries = [model for model in settings.models if model.canary and not model.canary_stopped]
-        self._stopped = {(model.name, model.version) for model in settings.models if model.canary_stopped}
+        self._stopped = {(model.name, model.variant) for model in settings.models if model.canary_stopped}
         self._counted: dict[str, dict[Key, Outcomes]] = {}  # by router; those of one that ended as it last said
         self._next_s = time.monotonic() + PERIOD_S
 
     def with_stopped(self, settings: Settings) -> Settings:
-        """Settings in which the canaries that were stopped here are stopped too, of the same names and versions."""
+        """Settings in which the canaries that were stopped here are stopped too, of the same names and variants."""
         others = tuple(
             other.model_copy(update={"canary_stopped": True})
-            if other.canary and (other.name, other.version) in self._stopped
+            if other.canary and (other.name, other.variant) in self._stopped
             else other
             for other in settings.others
         )
@@ -52,16 +52,18 @@ class Watch:
         import ray.serve
 
         routers = ray.serve.get_app_handle(self.settings.app)
-        for name, _ in self._stopped:  # one that was started anew meanwhile does not know of it
+        for name in {name for name, _ in self._stopped}:  # one that was started anew meanwhile does not know of it
             told(routers, "stop_canary", name)
         if not self._canaries:
             return
         self._counted |= dict(told(routers, "outcomes"))
-        thumbs = count_thumbs(self.settings.feedback, self.settings.feedback_url)
+        counted = count_thumbs(self.settings.feedback, self.settings.feedback_url)
         for canary in list(self._canaries):
             stable = next(model for model in self.settings.models if model.name == canary.name and not model.canary)
+            thumbs = counted if canary.version != stable.version else {}  # which are counted by version
             evidence = {
-                "model": canary.name, "share": canary.canary, "version": canary.version, "serving": stable.version,
+                "model": canary.name, "share": canary.canary, "version": canary.version, "variant": canary.variant,
+                "serving": stable.version,
                 "canary": {**self._facts((canary.name, canary.version, True)), **thumbs.get(canary.version, {})},
                 "stable": {**self._facts((stable.name, stable.version, False)), **thumbs.get(stable.version, {})},
                 "rules": self.settings.canary_rules.model_dump(),
@@ -71,7 +73,7 @@ class Watch:
                 continue  # not enough to say
             if reason is not None:
                 told(routers, "stop_canary", canary.name)
-                self._stopped.add((canary.name, canary.version))
+                self._stopped.add((canary.name, canary.variant))
                 self.settings = self.with_stopped(self.settings)
             self._canaries.remove(canary)
             action = "canary_passed" if reason is None else "canary_stopped"

@@ -74,7 +74,7 @@ def resume_canary(store: Store, settings: Settings, canary: str | None) -> Setti
     for index, model in enumerate(others):
         if model.canary_stopped:
             aliases.keep(store, model.name, "canary_resumed", fingerprint=model.version, before=settings.version,
-                         reason="--resume-canary")  # fmt: skip
+                         reason="--resume-canary", evidence={"variant": model.variant})  # fmt: skip
             others[index] = model.model_copy(update={"canary_stopped": False})
     return settings.model_copy(update={"others": tuple(others)})
 
@@ -247,7 +247,7 @@ def load_service(
     if canary is not None:
         name, share = parse_canary(canary)
         loaded = load_settings(store, name, **options)
-        is_stopped = aliases.stopped_canary(store, first.name, loaded.version) is not None
+        is_stopped = aliases.stopped_canary(store, first.name, loaded.version, loaded.variant) is not None
         placed = {"name": first.name, "canary": share, "canary_stopped": is_stopped}
         others.append(loaded.model_copy(update=placed))
     for name, artifact in adapter_names.items():

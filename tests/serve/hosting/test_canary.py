@@ -76,6 +76,25 @@ def test_a_stopped_canary_stays_stopped_where_an_alias_moves(monkeypatch: pytest
     assert Routed(another, [answer, fail]).ask_often("a", 50) < 50
 
 
+def test_a_canary_of_the_same_weights_is_another_with_another_persona(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not judged by thumbs, which are counted by the weights."""
+    monkeypatch.setattr(canary, "PERIOD_S", 0.0)
+    monkeypatch.setattr(canary, "count_thumbs", lambda file, url: {"v1": {"up": 0, "down": 50}})
+    routed, watch = Routed(versions("v1", "v1"), [answer, answer]), Watch(versions("v1", "v1"))
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle_of(routed))
+    routed.ask_often("a", 100)
+    assert list(watch.decisions()) == []
+    routed = Routed(versions("v1", "v1"), [answer, fail])
+    routed.ask_often("a", 100)
+    ((action, evidence),) = watch.decisions()
+    assert action == "canary_stopped" and "thumbs" not in evidence["reason"]
+    settings = versions("v1", "v1")
+    brief = settings.others[0].model_copy(update={"persona": "Be brief."})
+    following = watch.with_stopped(settings.model_copy(update={"others": (settings.others[0], brief)}))
+    assert [other.canary_stopped for other in following.others] == [True, False]
+    assert evidence["variant"] == following.others[0].variant != following.others[1].variant
+
+
 def test_a_canary_is_judged_by_what_all_routers_counted_also_one_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """And stopped at all of them. Each has too few requests of its own to say."""
     monkeypatch.setattr(canary, "PERIOD_S", 0.0)

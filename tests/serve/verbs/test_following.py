@@ -176,6 +176,28 @@ def test_a_canary_that_was_stopped_stays_so_until_it_is_resumed_or_another(store
         commands.resume_canary(store, loaded, None)
 
 
+def test_a_stopped_canary_is_known_by_all_that_its_replies_rest_on(store: Store) -> None:
+    """The same weights with another persona are another canary; a decision that names the weights alone is of both."""
+    model, draft = put(store, "second"), store.draft("tried")
+    ServingSpec(model=model.fingerprint, persona="Be brief.").write(draft.out)
+    store.commit(draft, Manifest(kind="trial", fingerprint="tried", stage="serve", name="host", seed=0, stage_version=1,
+                                 options={}, code=""))  # fmt: skip
+    aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
+
+    def load(canary: str) -> Settings:
+        return commands.load_service(store, [PRODUCTION], f"{canary}:0.1", {}).others[0]
+
+    plain, brief = load("second"), load("tried")
+    assert plain.version == brief.version == "second" and plain.variant != brief.variant
+    evidence = {"variant": plain.variant}
+    aliases.keep(store, PRODUCTION, "canary_stopped", fingerprint="second", evidence=evidence)
+    assert (load("second").canary_stopped, load("tried").canary_stopped) == (True, False)
+    aliases.keep(store, PRODUCTION, "canary_resumed", fingerprint="second", evidence=evidence)
+    assert not load("second").canary_stopped
+    aliases.keep(store, PRODUCTION, "canary_stopped", fingerprint="second")
+    assert load("second").canary_stopped and load("tried").canary_stopped
+
+
 def test_a_promotion_rests_on_the_thumbs_of_the_database(store: Store) -> None:
     model = put(store, "first")
     feedback = FeedbackStore(Sqlite(store.root / FEEDBACK_FILE))
