@@ -77,7 +77,8 @@ class Watch:
                 self.settings = self.with_stopped(self.settings)
             self._canaries.remove(canary)
             action = "canary_passed" if reason is None else "canary_stopped"
-            yield action, {**evidence, "reason": reason or "no worse than the version beside it"}
+            is_compared = _are_replies_enough(evidence["canary"], evidence["stable"], self.settings.canary_rules)
+            yield action, {**evidence, "speed_compared": is_compared, "reason": reason or _passed(evidence, is_compared)}
 
     def _facts(self, key: Key) -> dict[str, float]:
         """The figures of a model over all routers."""
@@ -104,7 +105,7 @@ def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules
         if rate > usual + rules.max_error_rate:
             return (f"error rate {rate:.2f} of {requests:.0f} requests; expected at most {rules.max_error_rate:g} more "
                     f"than {usual:.2f}")  # fmt: skip
-    if min(canary.get("replies", 0), stable.get("replies", 0)) >= rules.least_requests:
+    if _are_replies_enough(canary, stable, rules):
         for name, what in SLOWNESS.items():
             seconds, usual_s = canary.get(name, 0.0), stable.get(name, 0.0)
             is_brief = name == "token_s" and canary.get("reply_s", 0.0) <= stable.get("reply_s", 0.0)
@@ -116,6 +117,20 @@ def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules
         return (f"{canary['down']:.0f} of {num_thumbs:.0f} thumbs are down; expected at most a share of "
                 f"{rules.max_thumbs_down:g}")  # fmt: skip
     return None
+
+
+def _are_replies_enough(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules) -> bool:
+    """Whether there are enough replies of both versions to compare their times."""
+    return min(canary.get("replies", 0), stable.get("replies", 0)) >= rules.least_requests
+
+
+def _passed(evidence: dict[str, Any], is_compared: bool) -> str:
+    """The reason why a canary has passed, which says so where its speed was not compared."""
+    if is_compared:
+        return "no worse than the version beside it"
+    replies = [f"{evidence[which].get('replies', 0):.0f}" for which in ("canary", "stable")]
+    return (f"no more failures than the version beside it; its speed was not compared: {replies[0]} whole replies, and "
+            f"{replies[1]} of the other, where {evidence['rules']['least_requests']} of each are needed")  # fmt: skip
 
 
 def count_thumbs(file: Path | None, url: str | None = None) -> dict[str, dict[str, int]]:

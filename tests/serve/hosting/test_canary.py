@@ -76,6 +76,23 @@ def test_a_stopped_canary_stays_stopped_where_an_alias_moves(monkeypatch: pytest
     assert Routed(another, [answer, fail]).ask_often("a", 50) < 50
 
 
+@pytest.mark.parametrize(("share", "is_compared"), [(0.5, True), (0.999, False)])
+def test_a_canary_that_passes_says_whether_its_speed_was_compared(
+    monkeypatch: pytest.MonkeyPatch, share: float, is_compared: bool
+) -> None:
+    """The other version may have had too few requests."""
+    monkeypatch.setattr(canary, "PERIOD_S", 0.0)
+    settings = versions("v1", "v2")
+    others = (settings.others[0].model_copy(update={"canary": share}),)
+    settings = settings.model_copy(update={"others": others, "canary_rules": CanaryRules(max_latency_ratio=1000)})
+    routed, watch = Routed(settings, [answer, answer]), Watch(settings)
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handle_of(routed))
+    routed.ask_often("a", 600)
+    ((action, evidence),) = watch.decisions()
+    assert (action, evidence["speed_compared"]) == ("canary_passed", is_compared)
+    assert ("its speed was not compared: " in evidence["reason"]) != is_compared
+
+
 def test_a_canary_of_the_same_weights_is_another_with_another_persona(monkeypatch: pytest.MonkeyPatch) -> None:
     """And is not judged by thumbs, which are counted by the weights."""
     monkeypatch.setattr(canary, "PERIOD_S", 0.0)
