@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.errors import ClusterError
 from cluster.nodes import Node, NodeType, alive, lost, possible
 
 POLL_S = 0.5
+MAX_BUNDLES, MAX_PLACEMENTS = 500, 100_000  # less than a second
 # oneDNN keeps 1,024 kernels by default, of 160 KiB each in 16 bits, one for each number of rows; that of the tokens
 # that are learnt changes from step to step (docs/planning.md).
 KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
@@ -95,6 +96,51 @@ class Resources:
         """How many workers fit on a node with these resources."""
         counts = [int(resources.get(name, 0) / amount + 1e-9) for name, amount in self.bundle.items()]
         return min(counts, default=self.workers)
+
+
+def check_together(name: str, requests: Sequence[Resources]) -> None:
+    """Raises ClusterError if the cluster can never provide all of these at once, each of which it can provide alone.
+
+    name: who requests them, for messages."""
+    present, addable = alive(), possible()
+    if addable is None:  # the limits cannot be known
+        return
+    rooms = [node.resources for node in present]
+    rooms += [type_.resources for type_ in addable for _ in range(type_.max_nodes)]
+    bundles = [bundle for request in requests for bundle in request.bundles]
+    if not fit_together(bundles, rooms):
+        wanted = ", ".join(f"{request.workers} x {_text(request.bundle)}" for request in requests)
+        raise ClusterError(f"{name}: together ask for {wanted}; the cluster has {_nodes_text(present)}"
+                           f"{_types_text(addable)}, which has no room for all of them at once. Ask for less, or add "
+                           f"nodes")  # fmt: skip
+
+
+def fit_together(bundles: Sequence[dict[str, float]], rooms: Sequence[dict[str, float]]) -> bool:
+    """Whether each of the bundles has a place in one of the rooms, beside the others; True, too, where there
+    are more than MAX_BUNDLES, or it takes more than MAX_PLACEMENTS to find out.
+
+    >>> fit_together([{"CPU": 3}, {"CPU": 3}, {"CPU": 2}], [{"CPU": 4}, {"CPU": 4}])
+    False
+    """
+    ordered = sorted(bundles, key=lambda bundle: (bundle.get("GPU", 0), bundle.get("CPU", 0)), reverse=True)
+    tried = 0
+
+    def place(number: int, free: list[dict[str, float]]) -> bool:
+        nonlocal tried
+        if number == len(ordered) or tried >= MAX_PLACEMENTS:
+            return True
+        bundle, seen = ordered[number], list[dict[str, float]]()
+        for index, room in enumerate(free):
+            tried += 1
+            if room in seen or any(room.get(name, 0) + 1e-9 < amount for name, amount in bundle.items()):
+                continue
+            seen.append(room)  # of alike rooms one will do
+            left = {name: amount - bundle.get(name, 0) for name, amount in room.items()}
+            if place(number + 1, [*free[:index], left, *free[index + 1 :]]):
+                return True
+        return False
+
+    return len(ordered) > MAX_BUNDLES or place(0, list(rooms))
 
 
 def _text(bundle: dict[str, float]) -> str:

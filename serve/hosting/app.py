@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.errors import ClusterError
-from cluster.resources import Resources
+from cluster.resources import Resources, check_together
 from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
@@ -278,8 +278,7 @@ def _check_spare(settings: Settings, following: Settings) -> None:
     others = [engine for name, engine in engines(following).items() if engine != served.get(name)]
     if settings.address is not None:
         try:
-            for names, resources in demands([*served.values(), *others]):
-                resources.check(f"serve another version beside {names}")
+            _check_demands("serve another version beside", [*served.values(), *others])
         except ClusterError as error:
             raise UserError(str(error)) from None
         return
@@ -288,6 +287,15 @@ def _check_spare(settings: Settings, following: Settings) -> None:
     if needed > spare:
         raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
                         f"restart of the server instead")  # fmt: skip
+
+
+def _check_demands(purpose: str, engines: Iterable[Settings]) -> None:
+    """Raises ClusterError where the cluster has, and can add, too little for these engines."""
+    demanded = demands(engines)
+    for names, resources in demanded:
+        resources.check(f"{purpose} {names}")
+    if len(demanded) > 1:  # each size may fit alone
+        check_together(f"{purpose} {', '.join(names for names, _ in demanded)}", [each for _, each in demanded])
 
 
 def demands(engines: Iterable[Settings]) -> list[tuple[str, Resources]]:
@@ -310,8 +318,7 @@ def _check_gpus(settings: Settings) -> None:
     import ray
 
     if settings.address is not None:
-        for names, resources in demands(hosted(settings)):
-            resources.check(f"serve {names}")
+        _check_demands("serve", hosted(settings))
         return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     needed = sum(model.gpus * max(1, model.replicas.min) for model in hosted(settings))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from pathlib import Path
 
 import pytest
 
 from cluster import nodes
+from cluster.errors import ClusterError
 from cluster.nodes import Node, NodeType
-from cluster.resources import Resources
+from cluster.resources import Resources, check_together, fit_together
 from cluster.session import Session
 
 
@@ -40,6 +43,38 @@ def test_capacity_counts_whole_workers(
     resources: Resources, present: list[Node], addable: list[NodeType], capacity: int
 ) -> None:
     assert resources.capacity(present, addable) == capacity
+
+
+def brute_force(bundles: list[dict[str, float]], rooms: list[dict[str, float]]) -> bool:
+    """Whether any of all ways to place the bundles has room for them."""
+    for places in itertools.product(range(len(rooms)), repeat=len(bundles)):
+        free = [dict(room) for room in rooms]
+        for bundle, place in zip(bundles, places, strict=True):
+            free[place] = {name: free[place].get(name, 0) - bundle.get(name, 0) for name in {*free[place], *bundle}}
+        if all(amount >= 0 for room in free for amount in room.values()):
+            return True
+    return False
+
+
+def test_bundles_of_several_sizes_fit_as_all_ways_to_place_them_say() -> None:
+    choose, fits = random.Random(5), list[bool]()
+    for _ in range(200):
+        rooms = [{"CPU": choose.randint(1, 8), "GPU": choose.randint(0, 2)} for _ in range(3)]
+        bundles = [{"CPU": 1, "GPU": 1} if choose.random() < 0.3 else {"CPU": choose.randint(1, 5)} for _ in range(5)]
+        fits.append(fit_together(bundles, rooms))
+        assert fits[-1] == brute_force(bundles, rooms), (bundles, rooms)
+    assert 40 < sum(fits) < 160
+    assert fit_together([{"CPU": 3}] * 40, [{"CPU": 4}] * 40), "alike rooms take no time"
+
+
+def test_models_that_fit_alone_have_no_room_together(session: Session) -> None:
+    cpus = int(sum(each.cpus for each in nodes.alive()))
+    large, small = Resources(cpus_per_worker=cpus), Resources(cpus_per_worker=1)
+    for each in (large, small):
+        each.check("alone")
+        check_together("alone", [each])
+    with pytest.raises(ClusterError, match=r"serve a, b: together ask for 1 x .* no room for all of them at once"):
+        check_together("serve a, b", [large, small])
 
 
 def test_a_request_that_fits_is_accepted(session: Session) -> None:
