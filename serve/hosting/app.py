@@ -31,14 +31,13 @@ from pipelines.store.provenance import folder_of
 from serve.hosting import front, joined, serve_private
 from serve.hosting.canary import Watch
 from serve.hosting.deployment import CLUSTER_THREADS, application, engines, hosted
+from serve.hosting.ending import END_S, end
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import SHARED, Settings
 
 ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")
 UNSERVED = (UserError, ClusterError, OSError, ValueError)
 """Errors of what is to take over, such as files that are damaged (pydantic's and json's are ValueErrors)."""
-END_S = 30.0  # beside the time of requests, until Ray has ended the replicas
-QUIET_END_S = 5.0  # an end without requests takes less
 Log = Callable[[str], object]
 """Takes a line for whoever started the server."""
 Record = Callable[[str, dict[str, Any]], object]
@@ -136,27 +135,9 @@ def _serve(
     finally:
         if ray.is_initialized():
             try:
-                _end(settings, log)
+                end(settings, log)
             finally:  # a second Ctrl-C
                 joined.end_key_counter(settings)
-
-
-def _end(settings: Settings, log: Log) -> None:
-    """Removes the application, once the requests in flight have ended or limits.longest_drain_s are over."""
-    import ray.serve
-
-    drain_s, start = settings.limits.longest_drain_s, time.monotonic()
-    ray.serve.delete(settings.app, _blocking=False)  # which would wait for 60 s at most
-    was_said = False
-    while settings.app in ray.serve.status().applications:
-        waited_s = time.monotonic() - start
-        if waited_s > drain_s + END_S:
-            raise ClusterError(f"the application {settings.app} did not end within {waited_s:.0f} s. Logs: "
-                               f"{log_location()}")  # fmt: skip
-        if waited_s > QUIET_END_S and not was_said:
-            log(f"requests in flight get {drain_s:g} s to end; Ctrl-C or SIGTERM once more ends the server at once")
-            was_said = True
-        time.sleep(serve_private.POLL_S)
 
 
 def deploy(settings: Settings) -> None:
@@ -182,16 +163,11 @@ def _watch(
 ) -> None:
     """Serves until `stop` is set: moves to the settings that `follow` returns, and watches canaries."""
     watch, problem, record = Watch(settings), "", _logging(record, log)
+    waiting: Settings | None = None  # settings that have not been tried yet
+    wait_until_s: float | None = None
     while not stop.wait(1.0):
         _check_ray()
-        try:
-            for action, evidence in watch.decisions():
-                log(f"{action}: {evidence['reason']}")
-                record(action, evidence)
-                if action == "canary_stopped":
-                    deploy(watch.settings)  # for routers that start later: those that run have been told
-        except Exception as error:  # a router that is replaced, a store that is full: the server goes on
-            log(f"canary: {type(error).__name__}: {error}")
+        _decide(watch, log, record)
         try:
             following = follow()
         except UNSERVED as error:  # what was promoted cannot be loaded
@@ -201,9 +177,33 @@ def _watch(
             continue
         problem = ""
         if following is not None:
-            following = watch.with_stopped(following.model_copy(update={"port": settings.port}))
-            if _take_over(watch.settings, following, log, record):
-                watch = Watch(following)
+            waiting, wait_until_s = following, None
+        if waiting is None:
+            continue
+        following = watch.with_stopped(waiting.model_copy(update={"port": settings.port}))
+        if draining := _draining_gpus(watch.settings, following):
+            if wait_until_s is None:
+                drain_s = settings.limits.longest_drain_s
+                wait_until_s = time.monotonic() + drain_s + END_S
+                log(f"another version waits for {draining} GPUs until the requests of an earlier one have ended, at most "
+                    f"{drain_s:g} s")  # fmt: skip
+            if time.monotonic() < wait_until_s:
+                continue
+        waiting = None
+        if _take_over(watch.settings, following, log, record):
+            watch = Watch(following)
+
+
+def _decide(watch: Watch, log: Log, record: Record) -> None:
+    """Carries out the decisions on canaries."""
+    try:
+        for action, evidence in watch.decisions():
+            log(f"{action}: {evidence['reason']}")
+            record(action, evidence)
+            if action == "canary_stopped":
+                deploy(watch.settings)  # for routers that start later: those that run have been told
+    except Exception as error:  # a router that is replaced, a store that is full: the server goes on
+        log(f"canary: {type(error).__name__}: {error}")
 
 
 def _logging(record: Record, log: Log) -> Record:
@@ -272,21 +272,47 @@ def changed(settings: Settings, following: Settings) -> list[Change]:
 def _check_spare(settings: Settings, following: Settings) -> None:
     """Raises UserError where this machine has no GPUs, or the cluster no room, for other versions beside those that are
     served."""
-    import ray
-
-    served = engines(settings)
-    others = [engine for name, engine in engines(following).items() if engine != served.get(name)]
     if settings.address is not None:
+        served = engines(settings)
+        others = [engine for name, engine in engines(following).items() if engine != served.get(name)]
         try:
             _check_demands("serve another version beside", [*served.values(), *others])
         except ClusterError as error:
             raise UserError(str(error)) from None
         return
-    spare = int(ray.available_resources().get("GPU", 0))
-    needed = sum(engine.gpus * max(1, engine.replicas.min) for engine in others)
+    needed, spare = _needed_gpus(settings, following), _spare_gpus()
     if needed > spare:
         raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
                         f"restart of the server instead")  # fmt: skip
+
+
+def _draining_gpus(settings: Settings, following: Settings) -> int:
+    """How many GPUs other versions lack that will be free once earlier ones, which are no longer served, have ended
+    their requests; 0 where they lack none, or more than that. On a cluster Ray itself waits for them."""
+    import ray
+
+    needed = _needed_gpus(settings, following)
+    if not needed or settings.address is not None:
+        return 0
+    spare, present = _spare_gpus(), int(ray.cluster_resources().get("GPU", 0))
+    draining = present - spare - _num_gpus(settings.engines)
+    return needed - spare if spare < needed <= spare + draining else 0
+
+
+def _needed_gpus(settings: Settings, following: Settings) -> int:
+    """GPUs of the versions that are to take over, beside those of what is served."""
+    served = engines(settings)
+    return _num_gpus(engine for name, engine in engines(following).items() if engine != served.get(name))
+
+
+def _num_gpus(engines: Iterable[Settings]) -> int:
+    return sum(engine.gpus * max(1, engine.replicas.min) for engine in engines)
+
+
+def _spare_gpus() -> int:
+    import ray
+
+    return int(ray.available_resources().get("GPU", 0))
 
 
 def _check_demands(purpose: str, engines: Iterable[Settings]) -> None:
@@ -321,7 +347,7 @@ def _check_gpus(settings: Settings) -> None:
         _check_demands("serve", hosted(settings))
         return
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    needed = sum(model.gpus * max(1, model.replicas.min) for model in hosted(settings))
+    needed = _num_gpus(hosted(settings))
     if needed > num_gpus:
         guard = " with the guard model" if settings.guard_model else ""
         replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all{guard}"

@@ -1,9 +1,10 @@
-"""Private names of Ray Serve: its start, what one that runs says of itself, the version of a deployment, answers of
-replicas as they come, and whether a replica has got a call."""
+"""Private names of Ray Serve: its start, what one that runs says of itself, its replicas' actors, the version of a
+deployment, answers of replicas as they come, and whether a replica has got a call."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -31,6 +32,21 @@ def details() -> dict[str, Any] | None:
 
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else client.get_serve_details()
+
+
+def replica_actors(app: str, state: str) -> list[Any]:
+    """The actors of an application's replicas in a state, such as STARTING or RUNNING; without those that ended."""
+    import ray
+    from ray.serve._private.constants import SERVE_NAMESPACE
+
+    application = (details() or {}).get("applications", {}).get(app, {})
+    actors: list[Any] = []
+    for deployment in application.get("deployments", {}).values():
+        for replica in deployment["replicas"]:
+            if replica["state"] == state:
+                with contextlib.suppress(ValueError):
+                    actors.append(ray.get_actor(replica["actor_name"], namespace=SERVE_NAMESPACE))
+    return actors
 
 
 def set_version(deployment: Any, version: str) -> None:

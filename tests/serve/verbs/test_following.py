@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from serve.hosting import app, canary
 from serve.hosting.app import changed
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.deployment import engines
-from serve.settings import FEEDBACK_FILE, Settings
+from serve.settings import FEEDBACK_FILE, Limits, Settings
 from serve.verbs import commands
 from serve.verbs.promote import promote
 
@@ -131,6 +132,35 @@ def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatc
     assert log[0].startswith(f"what is served stays: {file}: is damaged, and is no alias any more; restore the file")
     assert len(log) == 3 and "version second does not start, what was served before stays" in log[1]
     assert log[2] == "not_started is not recorded: OSError: disk full"
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
+    store: Store, monkeypatch: pytest.MonkeyPatch, drained: bool
+) -> None:
+    """The loop of a server on a machine with two GPUs, without Ray, or any GPU. They are just enough for a version and
+    the one that takes over."""
+    monkeypatch.setattr(app, "_check_ray", lambda: None)
+    monkeypatch.setattr(app, "END_S", 1.0)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 2.0})
+    monkeypatch.setattr("ray.available_resources", lambda: {"GPU": 1.0} if drained and looks > 5 else {})
+    settings = Settings(model=store.root, version="v2", gpus=1, limits=Limits(drain_s=0.5))
+    monkeypatch.setattr(Settings, "check", lambda self: self)  # the folder is no model
+    stop, log, deployed, looks = threading.Event(), list[str](), list[str](), 0
+    monkeypatch.setattr(app, "deploy", lambda settings: deployed.append(settings.version))
+
+    def following() -> Settings | None:
+        nonlocal looks
+        looks += 1
+        if deployed or len(log) > 1:
+            stop.set()
+        return settings.model_copy(update={"version": "v1"}) if looks == 1 else None
+
+    monkeypatch.setattr(stop, "wait", lambda timeout: time.sleep(0.01) or stop.is_set())
+    app._watch(settings, stop, log.append, following, lambda action, evidence: None)
+    assert log[0].startswith("another version waits for 1 GPUs until the requests of an earlier one have ended")
+    assert deployed == (["v1"] if drained else [])
+    assert ("serving version v1, before v2" if drained else "and 0 are free; expected a restart") in log[1]
 
 
 def test_an_alias_moved_to_other_settings_of_the_same_weights_is_taken_up(store: Store) -> None:
