@@ -221,7 +221,7 @@ def serve(
 def promote(
     name: arguments.PromotedArg = None, alias: arguments.DecisionsOfOpt = None, reason: arguments.ReasonOpt = "",
     list_: arguments.ListOpt = False, feedback: feedback_commands.FeedbackOpt = None,
-    store: arguments.ReadStoreOpt = None, as_json: arguments.JsonOpt = False,
+    store: arguments.ReadStoreOpt = None, no_watch: arguments.NoWatchOpt = False, as_json: arguments.JsonOpt = False,
 ) -> None:  # fmt: skip
     """Move an alias to a model. Servers of the alias follow without a failed request; the decision is recorded."""
     from serve.verbs import promote as verb
@@ -229,8 +229,9 @@ def promote(
     if list_:
         return verb.show_decisions(_store(store), name, alias, as_json=as_json)
     verb.promote(
-        _store(store), name, alias or arguments.PRODUCTION, reason=reason, as_json=as_json, feedback_url=feedback
-    )
+        _store(store), name, alias or arguments.PRODUCTION, reason=reason, as_json=as_json, feedback_url=feedback,
+        watch=not no_watch,
+    )  # fmt: skip
 
 
 @app.command()

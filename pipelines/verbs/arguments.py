@@ -99,6 +99,9 @@ PromotedArg = Annotated[
     ),
 ]
 ReasonOpt = Annotated[str, typer.Option(help="Reason, for the record of the decision.")]
+NoWatchOpt = Annotated[
+    bool, typer.Option("--no-watch", help="No server rolls it back where it does worse: for a model that is slower.")
+]
 ModelArg = Annotated[
     str | None,
     typer.Argument(help="A model or trial: a stage, an alias, or a fingerprint's first letters. Default: the newest."),
@@ -159,7 +162,8 @@ ReplicasOpt = Annotated[
     str | None, typer.Option(help="Number of replicas of each model, or MIN:MAX; MIN may be 0. Default: 1.")
 ]
 RoutersOpt = Annotated[
-    int | None, typer.Option(min=1, help="Number of routers, where there are several models. Default: 1, on a cluster 2.")
+    int | None,
+    typer.Option(min=1, help="Number of routers, where there are several models. Default: 1, on a cluster 2."),
 ]
 AppOpt = Annotated[str | None, typer.Option(help="Name of the Ray Serve application. Default: rayse.")]
 RouteOpt = Annotated[str | None, typer.Option(help="Prefix of all paths, such as /chat. Default: /.")]

@@ -79,8 +79,8 @@ class Access:
         if not counted:
             wait_s = window_s - int(now % window_s)
             fewer = ";" if requests == 1 else ", and each prompt is one; send fewer prompts, or"
-            raise ApiError(429, f"key {key.name}: {limit} requests a {unit} are its limit{fewer} try again in {wait_s} s",
-                           code="rate_limit_exceeded", headers={"retry-after": str(wait_s)})  # fmt: skip
+            raise ApiError(429, f"key {key.name}: {limit} requests a {unit} are its limit{fewer} try again in "
+                           f"{wait_s} s", code="rate_limit_exceeded", headers={"retry-after": str(wait_s)})  # fmt: skip
         if window_s == MINUTE_S and counted[0]["requests"] == requests:
             self._database.execute(DROP_EARLIER, **window)
 

@@ -32,6 +32,7 @@ from serve.hosting import front, joined, serve_private
 from serve.hosting.canary import Watch
 from serve.hosting.deployment import CLUSTER_THREADS, application, engines, hosted
 from serve.hosting.ending import END_S, end
+from serve.hosting.promotion import Promoted, figures_of
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import SHARED, Settings
 
@@ -42,6 +43,8 @@ Log = Callable[[str], object]
 """Takes a line for whoever started the server."""
 Record = Callable[[str, dict[str, Any]], object]
 """Keeps a decision: what was done (canary_stopped, canary_passed, not_started), and its evidence."""
+RollBack = Callable[[dict[str, Any]], bool]
+"""Moves an alias back, from the evidence against what it names; returns whether it did."""
 
 
 def host(
@@ -52,12 +55,13 @@ def host(
     log: Log = lambda text: None,
     follow: Callable[[], Settings | None] = lambda: None,
     record: Record = lambda action, evidence: None,
+    roll_back: RollBack = lambda evidence: False,
 ) -> None:
     """Serves until `stop` is set, or Ctrl-C or SIGTERM comes. Calls on_ready(url, seconds since the start) once ready.
 
     Requests in flight get limits.longest_drain_s to end. follow: called every second; other settings of the same
     address that it returns take over without a failed request. record: keeps the decision on a canary, with its
-    evidence.
+    evidence. roll_back: moves the alias back of what does worse than the version before it.
 
     Raises UserError for unsafe or impossible settings, ClusterError where the port is taken or the model does not
     start, KeyboardInterrupt where it is stopped before it was ready."""
@@ -77,7 +81,7 @@ def host(
             folder = Path(tempfile.mkdtemp(prefix="rayse-", dir="/tmp"))  # a short path, as those of sockets must be
             os.environ.update(front.environment(folder, settings))
         with sigterm_interrupts(), _session(settings, log):
-            _serve(settings, stop or threading.Event(), report_ready, log, follow, record)
+            _serve(settings, stop or threading.Event(), report_ready, log, follow, record, roll_back)
     except KeyboardInterrupt:
         if not was_ready:
             raise
@@ -115,6 +119,7 @@ def _serve(
     log: Log,
     follow: Callable[[], Settings | None],
     record: Record,
+    roll_back: RollBack,
 ) -> None:
     import ray.serve
 
@@ -131,7 +136,7 @@ def _serve(
             on_ready(url_of(settings))
         else:
             on_ready(joined.wait_until_steady_there(settings, log_location()))
-        _watch(settings, stop, log, follow, record)
+        _watch(settings, stop, log, follow, record, roll_back)
     finally:
         if ray.is_initialized():
             try:
@@ -160,14 +165,18 @@ def _watch(
     log: Log,
     follow: Callable[[], Settings | None],
     record: Record,
+    roll_back: RollBack = lambda evidence: False,
 ) -> None:
-    """Serves until `stop` is set: moves to the settings that `follow` returns, and watches canaries."""
+    """Serves until `stop` is set: moves to the settings that `follow` returns, and watches them and canaries."""
     watch, problem, record = Watch(settings), "", _logging(record, log)
+    promoted: Promoted | None = None
     waiting: Settings | None = None  # settings that have not been tried yet
     wait_until_s: float | None = None
     while not stop.wait(1.0):
         _check_ray()
         _decide(watch, log, record)
+        if promoted is not None:
+            _take_back(promoted, log, roll_back)
         try:
             following = follow()
         except UNSERVED as error:  # what was promoted cannot be loaded
@@ -185,13 +194,13 @@ def _watch(
             if wait_until_s is None:
                 drain_s = settings.limits.longest_drain_s
                 wait_until_s = time.monotonic() + drain_s + END_S
-                log(f"another version waits for {draining} GPUs until the requests of an earlier one have ended, at most "
-                    f"{drain_s:g} s")  # fmt: skip
+                log(f"another version waits for {draining} GPUs until the requests of an earlier one have ended, at "
+                    f"most {drain_s:g} s")  # fmt: skip
             if time.monotonic() < wait_until_s:
                 continue
-        waiting = None
+        waiting, figures = None, figures_of(watch.settings, log)
         if _take_over(watch.settings, following, log, record):
-            watch = Watch(following)
+            watch, promoted = Watch(following), Promoted(watch.settings, figures, following)
 
 
 def _decide(watch: Watch, log: Log, record: Record) -> None:
@@ -204,6 +213,16 @@ def _decide(watch: Watch, log: Log, record: Record) -> None:
                 deploy(watch.settings)  # for routers that start later: those that run have been told
     except Exception as error:  # a router that is replaced, a store that is full: the server goes on
         log(f"canary: {type(error).__name__}: {error}")
+
+
+def _take_back(promoted: Promoted, log: Log, roll_back: RollBack) -> None:
+    """Has the alias moved back of what took over and does worse; `follow` then has the earlier version."""
+    try:
+        for evidence in promoted.decisions():
+            if roll_back(evidence):
+                log(f"{evidence['model']}: version {evidence['version']} is rolled back: {evidence['reason']}")
+    except Exception as error:  # of Ray or the store: the server goes on
+        log(f"watching what was promoted: {type(error).__name__}: {error}")
 
 
 def _logging(record: Record, log: Log) -> Record:
@@ -295,7 +314,7 @@ def _draining_gpus(settings: Settings, following: Settings) -> int:
     if not needed or settings.address is not None:
         return 0
     spare, present = _spare_gpus(), int(ray.cluster_resources().get("GPU", 0))
-    draining = present - spare - _num_gpus(settings.engines)
+    draining = present - spare - _num_gpus(hosted(settings))
     return needed - spare if spare < needed <= spare + draining else 0
 
 

@@ -15,11 +15,10 @@ from typing import Any
 
 from serve.gateway.database import DatabaseError, open_database
 from serve.gateway.feedback import FeedbackStore
-from serve.hosting.outcomes import Key, Outcomes, total
+from serve.hosting.figures import Figures, tell
 from serve.settings import CanaryRules, Settings
 
 PERIOD_S = 5.0
-ROUTERS_TIMEOUT_S = 10.0
 SLOWNESS = {"first_bytes_s": "to the first bytes", "token_s": "for each token of a whole reply"}
 
 
@@ -30,7 +29,7 @@ class Watch:
         self.settings = settings
         self._canaries = [model for model in settings.models if model.canary and not model.canary_stopped]
         self._stopped = {(model.name, model.variant) for model in settings.models if model.canary_stopped}
-        self._counted: dict[str, dict[Key, Outcomes]] = {}  # by router; those of one that ended as it last said
+        self._figures = Figures(settings.app)
         self._next_s = time.monotonic() + PERIOD_S
 
     def with_stopped(self, settings: Settings) -> Settings:
@@ -49,46 +48,36 @@ class Watch:
         if not (self._canaries or self._stopped) or time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + PERIOD_S
-        import ray.serve
-
-        routers = ray.serve.get_app_handle(self.settings.app)
         for name in {name for name, _ in self._stopped}:  # one that was started anew meanwhile does not know of it
-            told(routers, "stop_canary", name)
+            tell(self.settings.app, "stop_canary", name)
         if not self._canaries:
             return
-        self._counted |= dict(told(routers, "outcomes"))
+        self._figures.read()
         counted = count_thumbs(self.settings.feedback, self.settings.feedback_url)
         for canary in list(self._canaries):
             stable = next(model for model in self.settings.models if model.name == canary.name and not model.canary)
             thumbs = counted if canary.version != stable.version else {}  # which are counted by version
+            of_canary, of_stable = (self._figures.facts((each.name, each.version, bool(each.canary)))
+                                    for each in (canary, stable))  # fmt: skip
             evidence = {
                 "model": canary.name, "share": canary.canary, "version": canary.version, "variant": canary.variant,
                 "serving": stable.version,
-                "canary": {**self._facts((canary.name, canary.version, True)), **thumbs.get(canary.version, {})},
-                "stable": {**self._facts((stable.name, stable.version, False)), **thumbs.get(stable.version, {})},
+                "canary": {**of_canary, **thumbs.get(canary.version, {})},
+                "stable": {**of_stable, **thumbs.get(stable.version, {})},
                 "rules": self.settings.canary_rules.model_dump(),
             }  # fmt: skip
             reason = fault(evidence["canary"], evidence["stable"], self.settings.canary_rules)
             if reason is None and evidence["canary"].get("requests", 0) < self.settings.canary_rules.requests:
                 continue  # not enough to say
             if reason is not None:
-                told(routers, "stop_canary", canary.name)
+                tell(self.settings.app, "stop_canary", canary.name)
                 self._stopped.add((canary.name, canary.variant))
                 self.settings = self.with_stopped(self.settings)
             self._canaries.remove(canary)
             action = "canary_passed" if reason is None else "canary_stopped"
             is_compared = _are_replies_enough(evidence["canary"], evidence["stable"], self.settings.canary_rules)
-            yield action, {**evidence, "speed_compared": is_compared, "reason": reason or _passed(evidence, is_compared)}
-
-    def _facts(self, key: Key) -> dict[str, float]:
-        """The figures of a model over all routers."""
-        return total(counted[key] for counted in self._counted.values() if key in counted).facts()
-
-
-def told(routers: Any, method: str, *arguments: str) -> list[Any]:
-    """What a method of every router returns; of one that ends meanwhile, or does not answer, nothing."""
-    answers = routers.broadcast(method, *arguments).results(timeout_s=ROUTERS_TIMEOUT_S, return_exceptions=True)
-    return [answer for answer in answers if not isinstance(answer, Exception)]
+            reason = reason or _passed(evidence, is_compared)
+            yield action, {**evidence, "speed_compared": is_compared, "reason": reason}
 
 
 def fault(canary: dict[str, float], stable: dict[str, float], rules: CanaryRules) -> str | None:

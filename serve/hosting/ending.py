@@ -1,6 +1,6 @@
 """The end of a server's application: requests in flight end, and nothing waits for a replica that has none.
 
-    delete ──► replicas that are loading: killed    that do not answer: killed after HUNG_S    others: drained
+delete ──► replicas that are loading: killed    that do not answer: killed after HUNG_S    others: drained
 """
 
 from __future__ import annotations

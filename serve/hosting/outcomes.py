@@ -5,12 +5,15 @@ events ──Passing──► Outcomes.count, in each router ──total──�
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from serve.gateway.asgi import Event
+from serve.gateway import asgi
+from serve.gateway.asgi import App, Event, Receive, Scope, Send
+from serve.gateway.routes import GENERATION
 
 UNCOUNTED = (401, 403, 429)  # refused before the model had a part in it
 LEFT = 499  # the client did, before a response began
@@ -87,6 +90,36 @@ class Outcomes:
         return {"requests": self.requests, "error_rate": self.failed / max(1, self.requests),
                 "replies": self.replies, "first_bytes_s": self.first_bytes_s / replies,
                 "reply_s": self.reply_s / replies, "token_s": self.reply_s / max(1, self.tokens)}  # fmt: skip
+
+
+def counting(app: App, outcomes: Outcomes) -> App:
+    """The application of a replica that stands behind no router, its requests for replies being counted."""
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        is_http = scope["type"] == "http" and scope["method"] == "POST"
+        if not is_http or asgi.without_prefix(scope)["path"] not in GENERATION:
+            return await app(scope, receive, send)
+        response = Passing()
+
+        async def receive_and_note() -> Event:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                response.leave()
+            return event
+
+        async def send_and_note(event: Event) -> None:
+            response.note(event)
+            await send(event)
+
+        try:
+            await app(scope, receive_and_note, send_and_note)
+        except asyncio.CancelledError:
+            response.leave()
+            raise
+        finally:
+            outcomes.count(response)
+
+    return counted
 
 
 def total(counted: Iterable[Outcomes]) -> Outcomes:

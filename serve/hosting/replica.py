@@ -30,6 +30,7 @@ from serve.hosting import engine, serve_private
 from serve.hosting.adapters import FOLDER as ADAPTER_FOLDER
 from serve.hosting.adapters import engine_name, renamed
 from serve.hosting.guard_host import HandleTransport
+from serve.hosting.outcomes import Key, Outcomes, counting
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
 
@@ -242,7 +243,13 @@ class Replica(Model):
     behind_router = False
 
     async def __serve_build_asgi_app__(self) -> App:
-        return self._gateway
+        self._outcomes = Outcomes()
+        return counting(self._gateway, self._outcomes)
+
+    async def outcomes(self) -> tuple[str, dict[Key, Outcomes]]:
+        """This replica's name, and what became of its requests so far, as a router has it."""
+        key = self._settings.name, self._settings.version, bool(self._settings.canary)
+        return ray.serve.get_replica_context().replica_tag, {key: self._outcomes}
 
 
 class KeyCounter:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from serve.hosting import adapters, artifacts, emit
 from serve.options import NONE, ServeCluster
 from serve.settings import Settings, feedback_place, is_path
 from serve.verbs.chat import talk
-from serve.verbs.promote import parse_canary
+from serve.verbs.promote import parse_canary, take_back
 from serve.verbs.service import combined, load_options
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -94,7 +95,7 @@ def _host(store: Store, settings: Settings, follow: Callable[[], Settings | None
                      reason=evidence["reason"], evidence=evidence)  # fmt: skip
 
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    host(settings, on_ready=report_ready, log=log, follow=follow, record=record)
+    host(settings, on_ready=report_ready, log=log, follow=follow, record=record, roll_back=partial(take_back, store))
     print("stopped", file=sys.stderr)
 
 

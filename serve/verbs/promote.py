@@ -19,20 +19,24 @@ from serve.hosting import artifacts
 from serve.hosting.canary import count_thumbs
 from serve.settings import feedback_place
 
+NO_WATCH = "no_watch"  # in the evidence of a promotion that no server takes back
+
 
 def promote(
-    store: Store, name: str | None, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None
-) -> None:
+    store: Store, name: str | None, alias: str, *, reason: str, as_json: bool, feedback_url: str | None = None,
+    watch: bool = True,
+) -> None:  # fmt: skip
     """`rayse promote`: moves an alias to a model or a trial. Raises UserError for an artifact of another kind.
 
-    feedback_url: PostgreSQL database, or path of a file, whose thumbs are evidence; default: those in the store's."""
+    watch: whether a server that follows takes it back where it does worse. feedback_url: PostgreSQL database, or path
+    of a file, whose thumbs are evidence; default: those in the store's."""
     if name is None:
         raise UserError("NAME: missing; expected a model or trial to promote, or --list, which lists the decisions")
     artifact = resolve(store, name)
     artifacts.serving_spec(store, artifact)  # refuses other kinds
     if store.names("runs") and alias in latest(store).stages:
         raise UserError(f"--alias {alias}: is a stage of the latest run, and means that; expected another name")
-    evidence = _evidence(store, artifact, feedback_url)
+    evidence = _evidence(store, artifact, feedback_url) | ({} if watch else {NO_WATCH: True})
     _report(aliases.promote(store, alias, artifact, reason=reason, evidence=evidence), as_json)
 
 
@@ -43,6 +47,23 @@ def rollback(store: Store, alias: str, *, reason: str, as_json: bool, feedback_u
     served = store.by_fingerprint(current.fingerprint) if current else None
     evidence = _evidence(store, served, feedback_url) if served is not None else {}
     _report(aliases.rollback(store, alias, reason=reason, evidence=evidence), as_json)
+
+
+def take_back(store: Store, evidence: dict[str, Any]) -> bool:
+    """Moves an alias back, from the evidence that a server has against what it names; returns whether it did: not where
+    that was promoted with --no-watch or rolled back to, or another was promoted meanwhile."""
+    name = evidence["model"]
+    alias = aliases.read(store, name)
+    moves = [each for each in aliases.decisions(store) if each.alias == name and each.action in ("promote", "rollback")]
+    if alias is None or not alias.previous or not moves or moves[-1].action != "promote":
+        return False
+    served = store.by_fingerprint(alias.fingerprint)
+    if moves[-1].evidence.get(NO_WATCH) or served is None:
+        return False
+    if artifacts.serving_spec(store, served).model != evidence["version"]:
+        return False
+    aliases.rollback(store, name, reason=f"by the server: {evidence['reason']}", evidence=evidence)
+    return True
 
 
 def show_decisions(store: Store, name: str | None, alias: str | None, *, as_json: bool) -> None:

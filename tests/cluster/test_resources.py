@@ -59,8 +59,9 @@ def brute_force(bundles: list[dict[str, float]], rooms: list[dict[str, float]]) 
 def test_bundles_of_several_sizes_fit_as_all_ways_to_place_them_say() -> None:
     choose, fits = random.Random(5), list[bool]()
     for _ in range(200):
-        rooms = [{"CPU": choose.randint(1, 8), "GPU": choose.randint(0, 2)} for _ in range(3)]
-        bundles = [{"CPU": 1, "GPU": 1} if choose.random() < 0.3 else {"CPU": choose.randint(1, 5)} for _ in range(5)]
+        rooms = [{"CPU": float(choose.randint(1, 8)), "GPU": float(choose.randint(0, 2))} for _ in range(3)]
+        bundles = [{"CPU": 1.0, "GPU": 1.0} if choose.random() < 0.3 else {"CPU": float(choose.randint(1, 5))}
+                   for _ in range(5)]  # fmt: skip
         fits.append(fit_together(bundles, rooms))
         assert fits[-1] == brute_force(bundles, rooms), (bundles, rooms)
     assert 40 < sum(fits) < 160

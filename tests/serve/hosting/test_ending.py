@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.store.artifacts import Store
 from tests.cluster.conftest import ROOT
 from tests.runs import replicas
 from tests.serve.hosting.running import put_model
-from pipelines.store.artifacts import Store
 from tests.tiny_models import Tiny
 
 pytestmark = pytest.mark.slow

@@ -102,6 +102,7 @@ def test_a_promotion_is_taken_up_once_a_damaged_decision_is_mended(store: Store)
 def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop of a server, without Ray: an alias that is damaged, mended, and moved to a folder that is no model."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
+    monkeypatch.setattr(app, "figures_of", lambda settings, log: {})
     monkeypatch.setattr(app, "_check_spare", lambda settings, following: None)
     monkeypatch.setattr(app, "deploy", lambda settings: None)
     aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
@@ -141,6 +142,7 @@ def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
     """The loop of a server on a machine with two GPUs, without Ray, or any GPU. They are just enough for a version and
     the one that takes over."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
+    monkeypatch.setattr(app, "figures_of", lambda settings, log: {})
     monkeypatch.setattr(app, "END_S", 1.0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 2.0})
     monkeypatch.setattr("ray.available_resources", lambda: {"GPU": 1.0} if drained and looks > 5 else {})
