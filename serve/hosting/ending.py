@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.session import log_location
@@ -40,9 +41,23 @@ def end(settings: Settings, log: Callable[[str], object]) -> None:
             log(f"requests in flight get {drain_s:g} s to end; Ctrl-C or SIGTERM once more ends the server at once")
             was_said = True
         if waited_s > HUNG_S and pings:
-            answered, _ = ray.wait(list(pings.values()), num_returns=len(pings), timeout=0)
-            for actor in (actor for actor, ping in pings.items() if ping not in answered):
+            for actor in (actor for actor, ping in pings.items() if _hangs(ping)):
                 log(f"a replica has answered nothing for {HUNG_S:g} s, and is ended")
                 ray.kill(actor)
             pings = {}
         time.sleep(serve_private.POLL_S)
+
+
+def _hangs(ping: Any) -> bool:
+    """Whether a replica has not answered a call until now; Ray gives up on the connection before it does on the
+    process."""
+    import ray
+    from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+
+    try:
+        ray.get(ping, timeout=0)
+    except (GetTimeoutError, ActorUnavailableError):
+        return True
+    except RayError:  # it is dead, or says that its engine is
+        return False
+    return False
