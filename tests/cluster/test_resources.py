@@ -65,7 +65,7 @@ def test_bundles_of_several_sizes_fit_as_all_ways_to_place_them_say() -> None:
         fits.append(fit_together(bundles, rooms))
         assert fits[-1] == brute_force(bundles, rooms), (bundles, rooms)
     assert 40 < sum(fits) < 160
-    assert fit_together([{"CPU": 3}] * 40, [{"CPU": 4}] * 40), "alike rooms take no time"
+    assert fit_together([{"CPU": 3.0}] * 40, [{"CPU": 4.0}] * 40), "alike rooms take no time"
 
 
 def test_models_that_fit_alone_have_no_room_together(session: Session) -> None:
