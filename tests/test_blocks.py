@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.blocks import AtomicFile, pack, plan, remove_unpublished, unpack
-from pipelines.data.sources import SOURCES, jsonl
+from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.source import Part, Source
 from pipelines.store.digests import FileDigests
 
@@ -95,7 +95,7 @@ def test_each_of_many_small_files_takes_little_memory_in_the_driver(tmp_path: Pa
 def test_each_range_of_json_lines_takes_little_memory_in_the_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 1000)
     (tmp_path / "web.jsonl").write_text('{"text": "A line of some text."}\n' * 60_000)
     source = SOURCES["jsonl"].model_validate({"kind": "jsonl", "path": "web.jsonl"}).at(tmp_path)
     tracemalloc.start()

@@ -20,7 +20,7 @@ from cluster.session import Session
 from pipelines.blocks import Block, write_arrow
 from pipelines.data.corpus.data_card import summarise_rejected
 from pipelines.data.corpus.documents import DOCUMENTS, NOT_USED, REJECTED, document_of
-from pipelines.data.sources import SOURCES, jsonl
+from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
@@ -290,7 +290,7 @@ def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
     records: list[Any] = [{"text": english(rng)} for _ in range(200)]
     records[149] = "{not json"
     write(tmp_path / "a.jsonl", records)
-    monkeypatch.setattr(jsonl, "RANGE_BYTES", 3000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 3000)
     web = {"web": SOURCES["jsonl"].model_validate({"path": "a.jsonl"}).at(tmp_path)}
     assert len(web["web"].parts()) > 20
     STAGE.run(work(session, tmp_path / "draft", web, max_bad_rows=1))

@@ -20,7 +20,7 @@ from pipelines import parallel
 from pipelines.blocks import COUNTS, Block, counts_of, plan, write_arrow
 from pipelines.data.corpus import cleaning, duplicates, splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
-from pipelines.data.sources import jsonl
+from pipelines.data.sources import jsonl, ranges
 from pipelines.data.sources.source import Part
 from pipelines.stages.corpus import blocks, deduplicate, hold_out
 
@@ -112,7 +112,7 @@ class Stopped(Exception):
 def test_a_run_that_stops_while_it_counts_lines_counts_the_others_of_sources_with_a_missing_block(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 1000)
     for name in "abc":
         (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name * 50}"}}\n' for _ in range(300)))
     sources = {name: jsonl.Jsonl.model_validate({"path": f"{name}.jsonl"}).at(tmp_path) for name in "abc"}

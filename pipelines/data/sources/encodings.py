@@ -21,6 +21,7 @@ CODECS = {"big5": "big5hkscs", "latin-1": "cp1252"}
 SAME = {"gb2312": "gb18030", "gbk": "gb18030", "big5hkscs": "big5", "cp950": "big5", "cp1252": "latin-1",
         "iso8859_1": "latin-1", "utf_16": "utf-16", "utf_16_le": "utf-16-le",
         "utf_16_be": "utf-16-be", "utf_8": "utf-8", "utf_8_sig": "utf-8", "ascii": "utf-8"}  # fmt: skip
+STATEFUL = ("utf-7", "iso2022", "hz", "raw-unicode-escape", "idna", "undefined")
 MIN_HIGH_BYTES = 3  # of evidence for an encoding other than UTF-8
 MIN_DETECTOR_BYTES = 40  # bytes beyond ASCII from which on the detector is right about any encoding
 MIN_BAD_LINES = 20  # lines that are not UTF-8, with no line that has other than ASCII and is: not an accident
@@ -88,6 +89,16 @@ def known(encoding: str) -> bool:
         return codecs.lookup(encoding)._is_text_encoding  # pyright: ignore[reportAttributeAccessIssue]
     except (LookupError, ValueError):
         return False
+
+
+def lines_stand_alone(encoding: str) -> bool:
+    """Whether a line feed is a byte that stands for nothing else, and no line changes how those after it are read.
+
+    >>> [lines_stand_alone(encoding) for encoding in ("utf-8", "gb18030", "utf-16", "iso2022_jp", "cp037")]
+    [True, True, False, False, False]
+    """
+    name = codecs.lookup(codec(encoding)).name
+    return not name.startswith(STATEFUL) and "\n\n".encode(name).endswith(b"\n\n")
 
 
 def usual_name(encoding: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from pipelines.data.sources import cells, encodings, json_documents, json_texts, streams
 from pipelines.data.sources.cells import as_record
@@ -19,40 +19,23 @@ from pipelines.data.sources.files import (
     MAX_ROW_BYTES,
     RAW_CHARACTERS,
     RecordSource,
-    TextFileSource,
     type_name,
     value_of,
 )
+from pipelines.data.sources.ranges import RangedSource
 from pipelines.data.sources.record_formats import reads_alike
 from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row, Texts
 from pipelines.data.sources.unique_keys import TwoValues, UniqueKeysDecoder, decoder
 
-BLOCK_BYTES = 1 << 20  # read at a time
-RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
 
-
-class Jsonl(TextFileSource, RecordSource):
+class Jsonl(RangedSource, RecordSource):
     """Rows from .jsonl and .ndjson files."""
 
     kind: str = Field(default="jsonl", description="Kind of the source: JSON lines, one object on each line")
     suffixes: ClassVar = streams.with_compressed(".jsonl", ".ndjson")
-    _next: tuple[Path, int, int] = PrivateAttr(default=(Path(), 0, 1))  # file, byte and number of the line not yet read
 
-    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
-        """Divides a plain file of lines into ranges of whole lines; any other file is one piece, read in order."""
-        size = file.stat().st_size
-        encoding = self.text_encoding(file)
-        wide = encoding.startswith(("utf-16", "utf-32"))  # a byte of a line's end may belong to another character
-        if streams.is_compressed(file) or size <= RANGE_BYTES or wide or self.is_document(file):
-            yield from super().pieces(file)
-            return
-        for start, stop in _ranges(file, size):
-            yield {"bytes": stop - start, "start": start, "stop": stop, "first_row": None if start else 1}
-
-    def count_rows(self, part: Part) -> int:
-        """Counts the lines of a range of a file; 0 for a whole file."""
-        args = part.args
-        return _count_lines(Path(args["file"]), args["start"], args["stop"]) if "start" in args else 0
+    def is_divisible(self, file: Path) -> bool:
+        return super().is_divisible(file) and not self.is_document(file)
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each line that is not blank. Row numbers are the file's line numbers.
@@ -79,10 +62,9 @@ class Jsonl(TextFileSource, RecordSource):
         self, file: Path, args: dict[str, Any], encoding: str, texts: json_texts.Reader | None
     ) -> Iterator[Row | BadRow | Texts]:
         """Yields the rows of lines. texts: what reads many lines together, where all of them are as expected."""
-        start = args.get("start", 0)
-        number = (args["first_row"] or self._first_row(file, start)) - 1
+        number = self.first_line(file, args) - 1
         unique_keys = self._decoder()
-        with streams.open_utf8(file, encoding, start, args.get("stop")) as stream:
+        with self.open_range(file, args, encoding) as stream:
             lines, single_bytes = streams.bounded_lines(stream, self.max_row_bytes), 0  # to be read line by line
             while True:
                 if texts is not None and single_bytes <= 0:
@@ -102,13 +84,6 @@ class Jsonl(TextFileSource, RecordSource):
                     yield self._line_row(number, line, size, encoding, unique_keys)
             if stream.damage:
                 yield BadRow(row=number + 1, problem=f"{stream.damage}; what follows line {number} is lost")
-        if "stop" in args:
-            self._next = (file, args["stop"], number + 1)
-
-    def _first_row(self, file: Path, start: int) -> int:
-        """The number of the line that begins at this byte."""
-        before, byte, row = self._next
-        return row if (before, byte) == (file, start) else 1 + _count_lines(file, 0, start)
 
     def _decoder(self) -> UniqueKeysDecoder:
         """The decoder of rows, in which no key that is read has two values in one object."""
@@ -183,27 +158,3 @@ def _parse(line: bytes, encoding: str, decoder: UniqueKeysDecoder) -> dict[str, 
         return "not JSON (nested too deeply); expected one object a line"
     record = as_record(value)
     return record if record is not None else f"the line holds {type_name(value)}; expected an object"
-
-
-def _ranges(file: Path, size: int) -> Iterator[tuple[int, int]]:
-    """Yields (first byte, byte after the last) of each range; a range ends with a line."""
-    with file.open("rb") as stream:
-        start = 0
-        while start < size:
-            stream.seek(start + RANGE_BYTES - 1)
-            while (end := stream.readline(BLOCK_BYTES)) and not end.endswith(b"\n"):
-                pass
-            stop = min(stream.tell(), size)
-            yield start, stop
-            start = stop
-
-
-def _count_lines(file: Path, start: int, stop: int) -> int:
-    """Counts the lines that end in a range of a file."""
-    num_lines = 0
-    with file.open("rb") as stream:
-        stream.seek(start)
-        while start < stop and (chunk := stream.read(min(BLOCK_BYTES, stop - start))):
-            start += len(chunk)
-            num_lines += chunk.count(b"\n")
-    return num_lines

@@ -25,6 +25,7 @@ from pipelines.data.sources.encodings import BOM
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 RATIO = 3  # typical compression of text
 BUFFER_BYTES = 1 << 20
+LINE_FEEDS = b"\n" * 4  # more than a character has bytes
 READ_BYTES = 1 << 14  # decompressed at once: as much may be lost where data are damaged
 SAMPLE_BYTES = 64 << 10
 NUM_SAMPLES = 8  # places of a large file that are looked at for its encoding
@@ -68,7 +69,8 @@ class Utf8Stream(io.BufferedReader):
 
 
 def open_utf8(file: Path, encoding: str, start: int = 0, stop: int | None = None) -> Utf8Stream:
-    """Opens a text file. start, stop: range of bytes of a plain file, to be read alone."""
+    """Opens a text file. start, stop: range of bytes of a plain file, to be read alone; it ends with a line feed, and
+    more of the file follows."""
     source = _Bytes(file, start, stop)
     raw = source if encoding == "utf-8" else _Transcoded(source, encodings.codec(encoding))
     stream = Utf8Stream(raw, source)
@@ -169,7 +171,10 @@ class _Transcoded(io.RawIOBase):
         while not self.data and not self.ended:
             encoded = self.stream.read(SAMPLE_BYTES) or b""
             self.ended = not encoded
-            self.data = self.decoder.decode(encoded, final=self.ended).encode("utf-8", "surrogatepass")
+            # After a range another line begins, of which a character that is cut at the range's end takes nothing.
+            after = LINE_FEEDS if self.ended and self.stream.left is not None else b""
+            text = self.decoder.decode(encoded or after, final=self.ended)
+            self.data = text[: len(text) - len(after)].encode("utf-8", "surrogatepass")
         data, self.data = self.data[: len(buffer)], self.data[len(buffer) :]
         buffer[: len(data)] = data
         return len(data)

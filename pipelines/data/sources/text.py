@@ -1,4 +1,7 @@
-"""Plain text: .txt, .md and .rst files, also compressed. A document is a file, a paragraph or a line."""
+"""Plain text: .txt, .md and .rst files, also compressed. A document is a file, a paragraph or a line.
+
+Ranges of a large plain file of lines or paragraphs are read in parallel.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from pydantic import Field
 
 from pipelines.data.sources import encodings, streams
 from pipelines.data.sources.encodings import BOM
-from pipelines.data.sources.files import RAW_CHARACTERS, TextFileSource
-from pipelines.data.sources.source import BadRow, Row
+from pipelines.data.sources.files import RAW_CHARACTERS
+from pipelines.data.sources.ranges import RangedSource
+from pipelines.data.sources.source import TEXT_ROWS, BadRow, Row
 from pipelines.data.sources.streams import Utf8Stream
 
+BLANKS = b" \t\r\n"
 
-class Text(TextFileSource):
+
+class Text(RangedSource):
     """Documents from text files."""
 
     kind: str = Field(default="text", description="Kind of the source: files of plain text")
@@ -24,12 +30,19 @@ class Text(TextFileSource):
     )
     suffixes: ClassVar = streams.with_compressed(".txt", ".md", ".rst")
 
+    def is_divisible(self, file: Path) -> bool:
+        return self.split != "file" and self.rows in TEXT_ROWS and super().is_divisible(file)
+
+    def ends_range(self, line: bytes) -> bool:
+        is_blank = line.endswith(b"\n") and len(line) <= self.max_row_bytes and not line.strip(BLANKS)
+        return self.split == "lines" or is_blank
+
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each document, numbered by the line on which it starts."""
         encoding = self.text_encoding(file)
-        with streams.open_utf8(file, encoding) as stream:
-            line = 1
-            for line, document, size, is_whole in self._documents(stream):
+        line = first_line = self.first_line(file, args)
+        with self.open_range(file, args, encoding) as stream:
+            for line, document, size, is_whole in self._documents(stream, first_line):
                 if size > self.max_row_bytes:
                     problem = self.too_long(size) + (" (split: blank_lines)" if self.split == "file" else "")
                     yield BadRow(row=line, problem=problem, raw=document.decode(errors="replace")[:RAW_CHARACTERS])
@@ -38,26 +51,26 @@ class Text(TextFileSource):
             if stream.damage:
                 yield BadRow(row=line, problem=f"{stream.damage}; what follows line {line} is lost")
 
-    def _documents(self, stream: Utf8Stream) -> Iterator[tuple[int, bytes, int, bool]]:
+    def _documents(self, stream: Utf8Stream, first_line: int) -> Iterator[tuple[int, bytes, int, bool]]:
         """Yields (number of its first line, bytes, size, whether its end is in the file) of each document; of one over
         the maximum a beginning only."""
         if self.split == "file":
             data = stream.read(self.max_row_bytes + 1)
             yield 1, data, len(data), not stream.damage
         elif self.split == "lines":
-            for number, (line, size) in enumerate(streams.bounded_lines(stream, self.max_row_bytes), 1):
+            for number, (line, size) in enumerate(streams.bounded_lines(stream, self.max_row_bytes), first_line):
                 if line.strip():
                     yield number, line.removesuffix(b"\n"), size, line.endswith(b"\n") or not stream.damage
         else:
-            yield from _paragraphs(stream, self.max_row_bytes)
+            yield from _paragraphs(stream, self.max_row_bytes, first_line)
 
 
-def _paragraphs(stream: Utf8Stream, max_bytes: int) -> Iterator[tuple[int, bytes, int, bool]]:
+def _paragraphs(stream: Utf8Stream, max_bytes: int, first_line: int) -> Iterator[tuple[int, bytes, int, bool]]:
     """Yields the texts between blank lines, without the end of their last line and the indent of their first, as
     `_documents` does."""
-    document, size, first = bytearray(), 0, 1  # bytes would be copied for each line
-    for number, (line, line_bytes) in enumerate(streams.bounded_lines(stream, max_bytes), 1):
-        if number > 1 and line.endswith(b"\n") and not line.strip(b" \t\r\n"):
+    document, size, first = bytearray(), 0, first_line  # bytes would be copied for each line
+    for number, (line, line_bytes) in enumerate(streams.bounded_lines(stream, max_bytes), first_line):
+        if number > 1 and line.endswith(b"\n") and not line.strip(BLANKS):
             if document.strip():
                 yield first, bytes(document.removesuffix(b"\n")), size, True
             document, size = bytearray(), 0

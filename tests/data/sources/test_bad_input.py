@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines.data.sources import csv, jsonl
+from pipelines.data.sources import csv, ranges
 from pipelines.data.sources.source import BadRow, Row
 from pipelines.errors import UserError, printable
 from pipelines.store.digests import digest_value
@@ -248,7 +248,7 @@ def test_a_document_over_the_limit_says_how_to_divide_it(tmp_path: Path) -> None
 def test_a_long_line_does_not_end_a_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [json.dumps({"text": "x" * (5000 if number == 3 else 10)}) for number in range(200)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 1000)
     source = make_source(tmp_path, "jsonl", "a.jsonl", max_row_bytes=2000)
     assert len(source.parts()) > 5
     assert [row.row for row in rows(source)] == list(range(1, 201))

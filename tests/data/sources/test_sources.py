@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.data.sources import SOURCES, jsonl
+from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.sniffing import sniff
 from pipelines.data.sources.source import BadRow, Row, Source
 from pipelines.errors import UserError
@@ -131,7 +131,7 @@ def test_jsonl_large_files_are_cut_at_lines_that_keep_their_numbers(
 ) -> None:
     file = write_lines(tmp_path / "a.jsonl", *({"text": f"{n} " + "x" * (n % 50)} for n in range(500)))
     whole = rows(make_source(tmp_path, "jsonl", "a.jsonl"))
-    monkeypatch.setattr(jsonl, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 1000)
     cut = make_source(tmp_path, "jsonl", "a.jsonl")
     assert len(cut.parts()) > 10
     assert sum(part.bytes for part in cut.parts()) == file.stat().st_size

@@ -1,0 +1,94 @@
+"""Ranges of large plain text files, each read by a task of its own. A range ends where a row ends.
+
+    file ──cut at ends of rows──► parts ──count_rows, in tasks──► parts with the numbers of their first lines ──► rows
+
+What is read of all ranges together is what is read of the file in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from pipelines.data.sources import encodings, streams
+from pipelines.data.sources.files import TextFileSource
+from pipelines.data.sources.source import Part
+
+BLOCK_BYTES = 1 << 20  # read at a time
+RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
+
+
+class RangedSource(TextFileSource):
+    """A source of text files of which the large ones are read in ranges."""
+
+    _counted: tuple[Path, int, int] = PrivateAttr(default=(Path(), 0, 1))  # file, byte, number of the line there
+
+    def is_divisible(self, file: Path) -> bool:
+        """Whether ranges of a file can be read by themselves. Raises FileProblem for data that is not text."""
+        return not streams.is_compressed(file) and encodings.lines_stand_alone(self.text_encoding(file))
+
+    def ends_range(self, line: bytes) -> bool:
+        """Whether a row ends with this line of a file, of which nothing but the end is known where it is empty."""
+        return True
+
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        """Divides a large plain file into ranges of whole rows; any other file is one piece, read in order."""
+        size = file.stat().st_size
+        if size <= RANGE_BYTES or not self.is_divisible(file):
+            yield from super().pieces(file)
+            return
+        for start, stop in _ranges(file, size, self.ends_range):
+            yield {"bytes": stop - start, "start": start, "stop": stop, "first_row": None if start else 1}
+
+    def count_rows(self, part: Part) -> Any:
+        """Counts the lines of a range of a file; 0 for a whole file."""
+        if "start" not in part.args:
+            return 0
+        file, start, stop = Path(part.args["file"]), part.args["start"], part.args["stop"]
+        return count_lines(file, start, stop)
+
+    def open_range(self, file: Path, args: dict[str, Any], encoding: str) -> streams.Utf8Stream:
+        """Opens the range of a file that a part names, or all of the file."""
+        stop = args.get("stop")
+        return streams.open_utf8(file, encoding, args.get("start", 0), None if stop == args["size"] else stop)
+
+    def first_line(self, file: Path, args: dict[str, Any]) -> int:
+        """The number of the first line of a range. Where nobody has counted those before it, it counts them."""
+        if args["first_row"] is not None:
+            return args["first_row"]
+        start, (before, byte, line) = args["start"], self._counted
+        if before != file or byte > start:
+            byte, line = 0, 1
+        line += count_lines(file, byte, start)
+        self._counted = (file, start, line)
+        return line
+
+
+def _ranges(file: Path, size: int, ends_range: Callable[[bytes], bool]) -> Iterator[tuple[int, int]]:
+    """Yields (first byte, byte after the last) of each range."""
+    with file.open("rb") as stream:
+        start = 0
+        while start < size:
+            stream.seek(start + RANGE_BYTES - 1)
+            is_begun = True  # the line that comes next
+            while line := stream.readline(BLOCK_BYTES):
+                is_whole, is_begun = not is_begun, not line.endswith(b"\n")
+                if not is_begun and ends_range(line if is_whole else b""):
+                    break
+            stop = min(stream.tell(), size)
+            yield start, stop
+            start = stop
+
+
+def count_lines(file: Path, start: int, stop: int) -> int:
+    """Counts the lines that end in a range of a file."""
+    num_lines = 0
+    with file.open("rb") as stream:
+        stream.seek(start)
+        while start < stop and (chunk := stream.read(min(BLOCK_BYTES, stop - start))):
+            start += len(chunk)
+            num_lines += chunk.count(b"\n")
+    return num_lines
