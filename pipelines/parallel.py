@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import logging
 import math
 import os
@@ -30,7 +31,7 @@ import ray.data
 from cluster.errors import DiskFull
 from cluster.resources import cores
 from pipelines.blocks import AtomicFile, Block, pack, remove_unpublished, unpack
-from pipelines.data.sources.source import Part, Source
+from pipelines.data.sources.source import Source
 from pipelines.stage import Work
 from pipelines.store.files import read_json, write_json
 
@@ -202,27 +203,31 @@ def _limit_ray_data() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def with_first_rows(work: Work, blocks: list[Block], missing: list[Block]) -> list[Block]:
+def with_first_rows(
+    work: Work, blocks: Sequence[Block], missing: Sequence[Block], sources: Mapping[str, Source] | None = None
+) -> list[Block]:
     """The missing blocks, with the number of the first row of each part: those of ranges of files are counted, in all
     blocks of the sources that need it, so that no block counts the rows before it again.
 
-    The counts of a block are a file beside it, so a run that was killed counts what is not counted yet."""
-    sources = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
-    if not sources:
-        return missing
-    counted = [block for block in blocks if block.source in sources]
+    The counts of a block are a file beside it, so a run that was killed counts what is not counted yet. sources: by
+    name, where they are others than the stage's."""
+    by_name = dict(work.sources if sources is None else sources)
+    uncounted = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
+    counted = [block for block in blocks if block.source in uncounted]
     items = [{"path": str(_rows_file(block)), "source": block.source, "parts": block.packed} for block in counted]
-    make_files(work, count_rows, items, unit="blocks counted", sources=dict(work.sources))
+    make_files(work, count_rows, items, unit="blocks counted", sources=by_name)
     is_missing = {(block.source, block.first) for block in missing}
     numbered: dict[tuple[str, int], Block] = {}
-    next_row = 1
-    for block in counted:
-        parts: list[Part] = []
-        for part, num_rows in zip(block.parts, read_json(_rows_file(block)), strict=True):
-            parts.append(part if part.first_row is not None else replace(part, first_row=next_row))
-            next_row = (parts[-1].first_row or 1) + num_rows
-        if (block.source, block.first) in is_missing:
-            numbered[block.source, block.first] = replace(block, packed=pack(parts))
+    for name, of_source in itertools.groupby(counted, key=lambda block: block.source):
+        blocks_of = list(of_source)
+        parts = by_name[name].numbered(
+            (part for block in blocks_of for part in block.parts),
+            (count for block in blocks_of for count in read_json(_rows_file(block))),
+        )
+        for block in blocks_of:
+            own = list(itertools.islice(parts, len(block.parts)))
+            if (name, block.first) in is_missing:
+                numbered[name, block.first] = replace(block, packed=pack(own))
     return [numbered.get((block.source, block.first), block) for block in missing]
 
 
@@ -231,7 +236,7 @@ def _rows_file(block: Block) -> Path:
 
 
 def count_rows(item: Item, *, sources: Mapping[str, Source]) -> None:
-    """Writes the numbers of rows of the parts of a block, as far as those of other parts are numbered on, in a task."""
+    """Writes what a source says of the rows of a block's parts, so that others can be numbered on, in a task."""
     source = sources[item["source"]]
     with AtomicFile(Path(item["path"])) as file:
         write_json(file.temporary, [source.count_rows(part) for part in unpack(item["parts"])])

@@ -302,6 +302,37 @@ def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
     assert sorted(lines) == list(range(1, 201))
 
 
+def test_ranges_of_tables_and_text_give_what_whole_files_give(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(10)
+    documents = [english(rng) for _ in range(120)]
+    paragraphs = [english(rng) for _ in range(120)]
+    cells = ['{},"{}"'.format(number, document.replace('"', '""')) for number, document in enumerate(documents)]
+    cells[70] = "70,one,too many"
+    (tmp_path / "a.csv").write_text("\n".join(["id,text", *cells]))
+    (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
+    options = {"a.csv": {"kind": "csv"}, "a.txt": {"kind": "text", "split": "blank_lines"}}
+
+    def read(folder: str) -> tuple[int, list[Any]]:
+        """The number of parts, and the rows of documents and rejected ones without the numbers of parts."""
+        named = {kept["kind"]: SOURCES[kept["kind"]].model_validate({"path": path, **kept}).at(tmp_path)
+                 for path, kept in options.items()}  # fmt: skip
+        STAGE.run(work(session, tmp_path / folder, named, max_bad_rows=1))
+        out = tmp_path / folder / "out"
+        documents = [row for split in ("train", "held_out") for row in pq.read_table(out / split).to_pylist()]
+        rows = [(*(row["id"].split("/")[::2]), row["text"]) for row in documents]
+        rejected = pq.read_table(out / "rejected.parquet").to_pylist()
+        rows += [(row["where"], str(row["row"]), row["raw"]) for row in rejected]
+        return sum(len(source.parts()) for source in named.values()), sorted(rows)
+
+    num_whole, whole = read("whole")
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 2000)
+    num_ranges, by_range = read("ranges")
+    assert by_range == whole and len(whole) > 200
+    assert num_whole == 2 and num_ranges > 20
+
+
 def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:
     facts = STAGE.run(work(session, tmp_path, sources(result.folder), held_out_bytes=8000))
     assert int(result.facts["bytes/held_out_en"]) > 8000

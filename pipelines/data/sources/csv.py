@@ -7,39 +7,43 @@
 A quote that is never closed would make one cell of all lines after it. The line where it stands is a bad row, and
 reading goes on at the next line. Lines that were looked at in vain count against a budget, to which records that are
 read add, so that a table full of such quotes is not read anew from each.
+
+Ranges of a large table are read in parallel, where `csv_ranges` can tell which records are theirs.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from pipelines.data.sources import delimiters, encodings, streams
+from pipelines.data.sources import csv_ranges, delimiters, encodings, streams
+from pipelines.data.sources.csv_ranges import MAX_LINES
 from pipelines.data.sources.files import (
     RAW_CHARACTERS,
     FileProblem,
     RecordSource,
-    TextFileSource,
     state,
 )
-from pipelines.data.sources.source import BadRow, Row
+from pipelines.data.sources.ranges import RangedSource
+from pipelines.data.sources.source import TEXT_ROWS, BadRow, Part, Row
 
 MAX_CELL_BYTES = 1 << 30  # the default of Python's csv is 128 KiB; max_row_bytes is the limit here
 MIN_LOOK_AHEAD = 16 << 10  # characters after a record's first line, however many quotes before it were not closed
-MAX_LINES = 1 << 20  # of a record: each takes some 60 bytes of memory besides its characters
 MAX_READINGS = 8  # of what is left of a file, by records that have no end in it
 EARNED = 4  # characters of look-ahead for each one of a record that was read
 TSV = streams.with_compressed(".tsv")
 
 
-class Csv(TextFileSource, RecordSource):
+class Csv(RangedSource, RecordSource):
     """Rows of .csv and .tsv files; the first line names the columns."""
 
     kind: str = Field(default="csv", description="Kind of the source: .csv and .tsv files with a header line")
@@ -76,6 +80,47 @@ class Csv(TextFileSource, RecordSource):
             identity |= {"delimiters": others} if others else {}
         return identity
 
+    def is_divisible(self, file: Path) -> bool:
+        """Whether records of a file can be told from its bytes: not where its first line says how it is written, or
+        quotes within cells are written with a backslash."""
+        if self.rows not in TEXT_ROWS or not super().is_divisible(file):
+            return False
+        table = _detected_format(file, self.text_encoding(file))
+        delimiter = self.delimiter or table.delimiter
+        if table.is_announced or self._quotes_are_escaped(file) or not delimiter.isascii() or delimiter in '"\r\n':
+            return False
+        try:
+            return bool(self.file_columns(file))
+        except FileProblem:  # told once, by whom reads the file
+            return False
+
+    def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
+        for piece in super().pieces(file):
+            yield piece | {"first_row": None} if "start" in piece else piece
+
+    def count_rows(self, part: Part) -> Any:
+        """What a range of a file is if it begins within quotes, and if not: see `csv_ranges`."""
+        if "start" not in part.args:
+            return None
+        file = Path(part.args["file"])
+        encoding = self.text_encoding(file)
+        delimiter = self.delimiter or _detected_format(file, encoding).delimiter
+        with self.open_range(file, part.args, encoding) as stream:
+            return csv_ranges.look(
+                stream, delimiter, has_quotes=not self.quotes_are_text(file), max_bytes=self.max_row_bytes
+            )
+
+    def numbered(self, parts: Iterable[Part], counts: Iterable[Any]) -> Iterator[Part]:
+        pairs = zip(parts, counts, strict=True)
+        for _, of_file in itertools.groupby(pairs, key=lambda pair: pair[0].args["file"]):
+            ranges, looks = zip(*of_file, strict=True)
+            if "start" not in ranges[0].args:
+                yield from ranges
+                continue
+            for part, place in zip(ranges, csv_ranges.places(looks, self.max_row_bytes), strict=True):
+                args = {**place._asdict(), "stop": ranges[place.last_range].args["stop"]}
+                yield replace(part, first_row=place.first_line, args=part.args | args)
+
     def delimiter_of(self, file: Path) -> str | None:
         """The character between the cells of a file; None for data that is not text."""
         encoding = self.encoding_of(file)
@@ -94,12 +139,18 @@ class Csv(TextFileSource, RecordSource):
         return self.quotes is None and encoding is not None and _detected_format(file, encoding).quotes_are_escaped
 
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
-        """Yields one row for each record, numbered by the line on which it ends."""
+        """Yields one row for each record, numbered by the line on which it ends.
+
+        Of ranges that nobody has looked at the first one has all records of the file."""
+        start, last_line = args.get("start", 0), args.get("last_line")
+        if args.get("is_empty", start > 0 and "last_line" not in args):
+            return
         encoding = self.text_encoding(file)
-        with streams.open_utf8(file, encoding) as stream:
+        with self.open_range(file, args if "last_line" in args else args | {"stop": args["size"]}, encoding) as stream:
             lines, reader = self._reader(file, stream)
-            columns = _header(reader)
-            while True:
+            columns = self.file_columns(file) if start else _header(reader)
+            lines.skip(args.get("skipped", 0), before=(args["first_row"] or 1) - 1)
+            while last_line is None or lines.number < last_line:
                 lines.begin_record()
                 try:
                     cells = next(reader)
@@ -175,6 +226,13 @@ class _Lines:
         self.number = 0  # of the last line that was read, from 1
         self.ended = False  # whether the record reached the file's end
         self.budget = 2 * max_characters  # of which a record may look half ahead, so that none takes all of it
+
+    def skip(self, num_lines: int, *, before: int) -> None:
+        """Goes on behind so many lines; before: number of those that stand before the stream."""
+        for _ in range(num_lines):
+            self.begin_record()
+            next(self)
+        self.number += before
 
     def begin_record(self) -> None:
         self.budget = min(self.budget + EARNED * self.characters, 2 * self.max_characters)

@@ -6,8 +6,8 @@ Tops of source files import only pydantic, the standard library and this folder:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -168,9 +168,18 @@ class Source(Options):
         """Lists the parts of `each_part`."""
         return list(self.each_part())
 
-    def count_rows(self, part: Part) -> int:
-        """Counts the rows that the numbers in the part after it go on from: see Part.first_row. 0 for other parts."""
+    def count_rows(self, part: Part) -> Any:
+        """What `numbered` has to know of a part, JSON-like: how many rows the numbers in the part after it go on from,
+        see Part.first_row; 0 for other parts."""
         return 0
+
+    def numbered(self, parts: Iterable[Part], counts: Iterable[Any]) -> Iterator[Part]:
+        """Yields all parts of the source with the numbers of their first rows; counts: of `count_rows` for each."""
+        next_row = 1
+        for part, num_rows in zip(parts, counts, strict=True):
+            first_row = next_row if part.first_row is None else part.first_row
+            yield part if part.first_row is not None else replace(part, first_row=first_row)
+            next_row = first_row + num_rows
 
     def read(self, part: Part) -> Iterator[Row | BadRow]:
         """Streams the rows of one part. A source that has a `read_texts` of its own yields the same rows by both."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from pipelines.data.corpus import cleaning, quality_model
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.source import Source
 from pipelines.errors import UserError
-from pipelines.parallel import make_files
+from pipelines.parallel import make_files, with_first_rows
 from pipelines.stage import Facts, Work
 from pipelines.stages.corpus import ratings
 
@@ -70,7 +69,8 @@ def _sample(work: Work, folder: Path, sides: Mapping[str, Mapping[str, Source]])
     """Writes a SAMPLE of each of the blocks of both sides that are chosen; returns their files."""
     items: list[dict[str, Any]] = []
     for side, sources in sides.items():
-        for block in _sampled_blocks(sources, folder, work.options.block_bytes, work.seed):
+        blocks = plan(sources, work.draft.folder("blocks"), work.options.block_bytes)
+        for block in with_first_rows(work, blocks, _sampled_blocks(blocks, work.seed), sources):
             path = folder / "quality" / f"{side}.{block.file.name}"
             items.append({"path": str(path), "side": side, "source": block.source, "parts": block.packed})
     sources = {name: source for named in sides.values() for name, source in named.items()}
@@ -99,9 +99,8 @@ def _check(work: Work, sides: Mapping[str, Mapping[str, Source]]) -> None:
         )
 
 
-def _sampled_blocks(sources: Mapping[str, Source], folder: Path, block_bytes: int, seed: int) -> list[Block]:
+def _sampled_blocks(blocks: Sequence[Block], seed: int) -> list[Block]:
     """The blocks with the lowest hashes, as many as have SAMPLED_BYTES, or their beginnings have."""
-    blocks = plan(sources, folder, block_bytes)
     order = {block.file.name: xxhash.xxh3_64_intdigest(block.file.name.encode(), seed) for block in blocks}
     chosen: list[Block] = []
     num_bytes = 0
@@ -115,10 +114,8 @@ def _sampled_blocks(sources: Mapping[str, Source], folder: Path, block_bytes: in
 def sample_block(item: dict[str, Any], *, sources: Mapping[str, Source], rules: Mapping[str, Rules], seed: int) -> None:
     """Writes the SAMPLE of a block: of each language the documents with the lowest hashes. Runs in a task."""
     name = item["source"]
-    # Rows of ranges of files are numbered from 1 here, not counted: the numbers only name documents.
-    parts = [replace(part, first_row=part.first_row or 1) for part in unpack(item["parts"])]
     tables, num_bytes = [SAMPLE.empty_table()], 0
-    for batch in cleaning.clean(name, sources[name], parts, rules=rules[name], permutations=1):
+    for batch in cleaning.clean(name, sources[name], unpack(item["parts"]), rules=rules[name], permutations=1):
         documents = batch.documents.to_pylist()
         num_bytes += batch.counts["bytes/read"]
         rows = [
