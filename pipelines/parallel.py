@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import json
 import logging
 import math
 import os
@@ -33,7 +34,8 @@ from cluster.resources import cores
 from pipelines.blocks import AtomicFile, Block, pack, remove_unpublished, unpack
 from pipelines.data.sources.source import Source
 from pipelines.stage import Work
-from pipelines.store.files import read_json, write_json
+from pipelines.store.digests import FileDigests
+from pipelines.store.files import read_json, write_atomically, write_json
 
 Item = dict[str, Any]
 Result = TypeVar("Result")
@@ -214,6 +216,8 @@ def with_first_rows(
     by_name = dict(work.sources if sources is None else sources)
     uncounted = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
     counted = [block for block in blocks if block.source in uncounted]
+    if work.cache is not None:
+        _write_known_counts(counted, by_name, FileDigests(work.cache / "digests.txt"))
     items = [{"path": str(_rows_file(block)), "source": block.source, "parts": block.packed} for block in counted]
     make_files(work, count_rows, items, unit="blocks counted", sources=by_name)
     is_missing = {(block.source, block.first) for block in missing}
@@ -233,6 +237,20 @@ def with_first_rows(
 
 def _rows_file(block: Block) -> Path:
     return block.file.with_suffix(".rows.json")
+
+
+def _write_known_counts(blocks: Sequence[Block], sources: Mapping[str, Source], digests: FileDigests) -> None:
+    """Writes the counts of blocks of which all files had their lines counted while they were hashed."""
+    known: dict[str, list[int] | None] = {}
+    for block in blocks:
+        source, ranges = sources[block.source], [part for part in block.parts if "start" in part.args]
+        files = {part.args["file"] for part in ranges}
+        if _rows_file(block).exists() or not all(source.has_lines(Path(file)) for file in files):
+            continue
+        known = {file: known[file] if file in known else digests.lines_before(Path(file)) for file in files}
+        if None not in known.values():
+            counts = [source.count_rows(part, known.get(part.args.get("file", "")) or ()) for part in block.parts]
+            write_atomically(_rows_file(block), json.dumps(counts))
 
 
 def count_rows(item: Item, *, sources: Mapping[str, Source]) -> None:

@@ -130,14 +130,18 @@ def _step(
 
 
 def _source_identity(source: Source, digests: FileDigests) -> dict[str, object]:
-    return {"identity": source.identity(), "files": _digests(source.each_file(), digests, source.digest_of)}
+    files = _digests(source.each_file(), digests, source.digest_of, source.has_lines)
+    return {"identity": source.identity(), "files": files}
 
 
 def _digests(
-    paths: Iterable[Path], digests: FileDigests, known: Callable[[Path], str | None] = lambda path: None
+    paths: Iterable[Path],
+    digests: FileDigests,
+    known: Callable[[Path], str | None] = lambda path: None,
+    has_lines: Callable[[Path], bool] = lambda path: False,
 ) -> list[str]:
     try:
-        return digests.of_all(paths, known)
+        return digests.of_all(paths, known, has_lines)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); expected a readable file") from None
 

@@ -16,13 +16,17 @@ from typing import Any
 
 import xxhash
 
+from pipelines.store import line_counts
 from pipelines.store.files import write_atomically
+from pipelines.store.line_counts import LineCounter
 
+CHUNK_BYTES = 1 << 22  # read at a time: some steps of `line_counts`
 THREADS = 8  # that read files: neither reading nor hashing holds Python's lock
 FILES_AT_ONCE = 1000  # that wait for these threads
 SAVE_S = 1.0  # a kill costs the digests of so long, and the files that are being read
 STATE = struct.Struct("<qq")  # size and time of the last change in ns
 KEY_BYTES = 16
+LINES = "lines"  # the folder beside the cache, of `line_counts`
 ENTRY_BYTES = KEY_BYTES + STATE.size + 16
 NEW_ENTRIES = 1000  # that wait, beside a quarter of all, before they are sorted into the others
 
@@ -36,13 +40,15 @@ def digest_value(value: Any) -> str:
     return state.hexdigest()
 
 
-def digest_file(path: Path) -> str:
-    """xxh3-128 (hex) of a file's bytes. Raises OSError, which names the file."""
+def digest_file(path: Path, lines: LineCounter | None = None) -> str:
+    """xxh3-128 (hex) of a file's bytes. lines: counts its lines. Raises OSError, which names the file."""
     state = xxhash.xxh3_128()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
+            while chunk := file.read(CHUNK_BYTES):
                 state.update(chunk)
+                if lines is not None:
+                    lines.add(chunk)
     except OSError as error:
         error.filename = str(path)  # that of a disk which fails while it is read has none
         raise
@@ -96,27 +102,51 @@ class FileDigests:
         """The file's digest. Raises OSError if it cannot be read."""
         return self.of_all([path])[0]
 
-    def of_all(self, paths: Iterable[Path], known: Callable[[Path], str | None] = lambda path: None) -> list[str]:
+    def of_all(
+        self,
+        paths: Iterable[Path],
+        known: Callable[[Path], str | None] = lambda path: None,
+        has_lines: Callable[[Path], bool] = lambda path: False,
+    ) -> list[str]:
         """The files' digests, in their order; several files are read at a time. Raises OSError as `of` does.
 
-        known: gives the digest of a file that need not be read for it."""
+        known: gives the digest of a file that need not be read for it. has_lines: whether the lines of one that is
+        read are counted, for `lines_before`."""
 
         def digest(path: Path) -> str:
-            return known(path) or digest_file(path)
+            if digest := known(path):
+                return digest
+            if not has_lines(path):
+                return digest_file(path)
+            counter = LineCounter()
+            digest = digest_file(path, counter)
+            line_counts.save(self.cache.parent / LINES, digest, counter.before)
+            return digest
 
-        if self._entries is None:
-            self._entries = self._load()
         left = iter(paths)
         digests: list[str] = []
         with ThreadPoolExecutor(THREADS) as threads:
             while some := list(itertools.islice(left, FILES_AT_ONCE)):
-                digests += self._of_some(some, self._entries, threads, digest)
+                digests += self._of_some(some, self._loaded(), threads, digest)
         return digests
+
+    def lines_before(self, path: Path) -> list[int] | None:
+        """Lines that end before each step of a file, as `line_counts` has them; None where nobody has counted them
+        since the file changed."""
+        entry = self._loaded().get(_key(path), b"")
+        if not entry.startswith(_state(path)) or not entry:
+            return None
+        return line_counts.load(self.cache.parent / LINES, entry[STATE.size :].hex())
+
+    def _loaded(self) -> dict[bytes, bytes]:
+        if self._entries is None:
+            self._entries = self._load()
+        return self._entries
 
     def _of_some(
         self, paths: list[Path], entries: Entries, threads: ThreadPoolExecutor, digest: Callable[[Path], str]
     ) -> list[str]:
-        keys = [xxhash.xxh3_128_digest(os.fsencode(path.absolute())) for path in paths]
+        keys = [_key(path) for path in paths]
         states = [_state(path) for path in paths]
         changed = {
             key: (path, state)
@@ -167,6 +197,10 @@ class FileDigests:
         # A full or read-only disk: only time is lost, and the next necessary write reports it.
         with suppress(OSError), self.cache.open("ab", buffering=0) as file:
             file.write(b"".join(b"\n" + entry.hex().encode() for entry in entries))
+
+
+def _key(path: Path) -> bytes:
+    return xxhash.xxh3_128_digest(os.fsencode(path.absolute()))
 
 
 def _state(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.sources import jsonl, ranges
 from pipelines.data.sources.source import Part
 from pipelines.stages.corpus import blocks, deduplicate, hold_out
+from pipelines.store.digests import FileDigests
 
 
 def write_pairs(folder: Path, pairs: np.ndarray, number: int) -> list[Path]:
@@ -128,7 +129,7 @@ def test_a_run_that_stops_while_it_counts_lines_counts_the_others_of_sources_wit
 
     cluster = SimpleNamespace(tasks=1, cpus_per_task=1)
     work: Any = SimpleNamespace(
-        sources=sources, session=session, progress=SimpleNamespace(update=update), cluster=cluster
+        sources=sources, session=session, progress=SimpleNamespace(update=update), cluster=cluster, cache=None
     )
     all_blocks = plan(sources, tmp_path, 1)
     of_a, of_b = ([block for block in all_blocks if block.source == name] for name in "ab")
@@ -146,6 +147,23 @@ def test_a_run_that_stops_while_it_counts_lines_counts_the_others_of_sources_wit
     for block in numbered[1:]:
         (part,) = block.parts
         assert part.first_row == 1 + lines[: part.args["start"]].count(b"\n") > 1
+
+
+def test_lines_that_were_counted_with_the_digests_are_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no Ray here, so a task would fail."""
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 1000)
+    lines = "".join(f'{{"text": "row {number}"}}\n' for number in range(300))
+    (tmp_path / "a.jsonl").write_text(lines)
+    source = jsonl.Jsonl.model_validate({"path": "a.jsonl"}).at(tmp_path)
+    (tmp_path / "cache").mkdir()
+    FileDigests(tmp_path / "cache" / "digests.txt").of_all(source.files(), has_lines=source.has_lines)
+    work: Any = SimpleNamespace(sources={"a": source}, session=None, cache=tmp_path / "cache")
+    blocks = plan(work.sources, tmp_path, 2500)
+    assert len(blocks) > 2
+    parts = [part for block in parallel.with_first_rows(work, blocks, blocks) for part in block.parts]
+    assert [part.first_row for part in parts] == [1 + lines[: part.args["start"]].count("\n") for part in parts]
 
 
 def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

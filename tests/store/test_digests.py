@@ -9,6 +9,7 @@ from threading import Thread
 import pytest
 import xxhash
 
+from pipelines.data.sources.ranges import STEP_BYTES
 from pipelines.store import digests
 from pipelines.store.digests import FileDigests, digest_file, digest_value
 
@@ -117,6 +118,24 @@ def test_no_cache_is_written_without_a_store(tmp_path: Path) -> None:
     file.write_text("one")
     FileDigests(tmp_path / "store" / "cache" / "digests.txt").of(file)
     assert not (tmp_path / "store").exists()
+
+
+def test_lines_are_counted_while_a_file_is_hashed_and_known_with_its_digest(tmp_path: Path) -> None:
+    file, copy, other = (tmp_path / name for name in ("a.jsonl", "copy.jsonl", "b.bin"))
+    data = (b"x" * 99 + b"\n") * 50_000 + b"end"  # more than one chunk
+    for path in (file, copy, other):
+        path.write_bytes(data)
+    assert FileDigests(tmp_path / "digests.txt").lines_before(file) is None
+    hashed = FileDigests(tmp_path / "digests.txt").of_all([file, other], has_lines=lambda path: path == file)
+    assert hashed == [xxhash.xxh3_128_hexdigest(data)] * 2
+
+    before = [data[:place].count(b"\n") for place in range(0, len(data) + STEP_BYTES, STEP_BYTES)]
+    kept = FileDigests(tmp_path / "digests.txt")
+    assert kept.lines_before(file) == before and len(before) > 20
+    assert kept.lines_before(copy) is None  # nobody has read it
+    assert kept.of(copy) == hashed[0] and kept.lines_before(copy) == before
+    file.write_bytes(data + b"\n")
+    assert FileDigests(tmp_path / "digests.txt").lines_before(file) is None
 
 
 def test_a_missing_file_raises(tmp_path: Path) -> None:

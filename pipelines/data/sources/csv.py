@@ -17,7 +17,7 @@ import csv
 import io
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -98,7 +98,10 @@ class Csv(RangedSource, RecordSource):
         for piece in super().pieces(file):
             yield piece | {"first_row": None} if "start" in piece else piece
 
-    def count_rows(self, part: Part) -> Any:
+    def has_lines(self, file: Path) -> bool:
+        return False  # a line may be within a record
+
+    def count_rows(self, part: Part, lines_before: Sequence[int] = ()) -> Any:
         """What a range of a file is if it begins within quotes, and if not: see `csv_ranges`."""
         if "start" not in part.args:
             return None

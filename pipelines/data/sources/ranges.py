@@ -7,7 +7,7 @@ What is read of all ranges together is what is read of the file in one piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipelines.data.sources.files import TextFileSource
 from pipelines.data.sources.source import Part
 
 BLOCK_BYTES = 1 << 20  # read at a time
+STEP_BYTES = 1 << 18  # between places of a file before which the lines are counted while it is hashed
 RANGE_BYTES = 16 << 20  # about a second of cleaning for one core: enough ranges for many, few enough to be cheap
 
 
@@ -43,12 +44,17 @@ class RangedSource(TextFileSource):
         for start, stop in _ranges(file, size, self.ends_range):
             yield {"bytes": stop - start, "start": start, "stop": stop, "first_row": None if start else 1}
 
-    def count_rows(self, part: Part) -> Any:
+    def has_lines(self, file: Path) -> bool:
+        return not streams.is_compressed(file) and file.stat().st_size > RANGE_BYTES
+
+    def count_rows(self, part: Part, lines_before: Sequence[int] = ()) -> Any:
         """Counts the lines of a range of a file; 0 for a whole file."""
         if "start" not in part.args:
             return 0
         file, start, stop = Path(part.args["file"]), part.args["start"], part.args["stop"]
-        return count_lines(file, start, stop)
+        if not lines_before:
+            return count_lines(file, start, stop)
+        return _lines_before(file, stop, lines_before) - _lines_before(file, start, lines_before)
 
     def open_range(self, file: Path, args: dict[str, Any], encoding: str) -> streams.Utf8Stream:
         """Opens the range of a file that a part names, or all of the file."""
@@ -81,6 +87,11 @@ def _ranges(file: Path, size: int, ends_range: Callable[[bytes], bool]) -> Itera
             stop = min(stream.tell(), size)
             yield start, stop
             start = stop
+
+
+def _lines_before(file: Path, place: int, by_step: Sequence[int]) -> int:
+    step = place // STEP_BYTES
+    return by_step[step] + count_lines(file, step * STEP_BYTES, place)
 
 
 def count_lines(file: Path, start: int, stop: int) -> int:

@@ -6,7 +6,7 @@ Tops of source files import only pydantic, the standard library and this folder:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -137,6 +137,10 @@ class Source(Options):
         """The xxh3-128 (hex) of one of its files where it is known without reading the file, else None."""
         return object_files.digest_of(file, self._cache) if self._cache is not None else None
 
+    def has_lines(self, file: Path) -> bool:
+        """Whether `count_rows` counts the lines of a file, so that it pays to count them while the file is hashed."""
+        return False
+
     def folders(self) -> list[tuple[Path, list[Path]]]:
         """The files by folder, where they belong together by their names below it; empty: each file stands alone."""
         return []
@@ -168,9 +172,9 @@ class Source(Options):
         """Lists the parts of `each_part`."""
         return list(self.each_part())
 
-    def count_rows(self, part: Part) -> Any:
+    def count_rows(self, part: Part, lines_before: Sequence[int] = ()) -> Any:
         """What `numbered` has to know of a part, JSON-like: how many rows the numbers in the part after it go on from,
-        see Part.first_row; 0 for other parts."""
+        see Part.first_row; 0 for other parts. lines_before: of the file, as `line_counts` has them, where known."""
         return 0
 
     def numbered(self, parts: Iterable[Part], counts: Iterable[Any]) -> Iterator[Part]:

@@ -33,6 +33,9 @@ class Text(RangedSource):
     def is_divisible(self, file: Path) -> bool:
         return self.split != "file" and self.rows in TEXT_ROWS and super().is_divisible(file)
 
+    def has_lines(self, file: Path) -> bool:
+        return self.split != "file" and super().has_lines(file)
+
     def ends_range(self, line: bytes) -> bool:
         is_blank = line.endswith(b"\n") and len(line) <= self.max_row_bytes and not line.strip(BLANKS)
         return self.split == "lines" or is_blank

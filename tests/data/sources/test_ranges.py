@@ -223,3 +223,20 @@ def test_a_header_that_is_none_is_told_once(tmp_path: Path, monkeypatch: pytest.
     assert [(row.row, type(row)) for row in read] == [(1, BadRow), (2, Row), (3, Row)]
     with pytest.raises(UserError, match="more than once"):
         make_source(tmp_path, "csv", "a.csv").parts()
+
+
+# ---- lines that were counted before ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 5, 64])
+def test_counts_of_a_range_from_lines_before_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    data = b"".join(b'{"text": "%d"}\n' % number for number in range(40)) + b"\n\n\nlast"
+    source = make_source(tmp_path, "jsonl", written(tmp_path, data, ".jsonl"))
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 50)
+    monkeypatch.setattr(ranges, "STEP_BYTES", step)
+    before = [data[:place].count(b"\n") for place in range(0, len(data) + step, step)]
+    parts = source.parts()
+    assert len(parts) > 5 and sum(source.count_rows(part) for part in parts) == data.count(b"\n")
+    assert [source.count_rows(part, before) for part in parts] == [source.count_rows(part) for part in parts]
