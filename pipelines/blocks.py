@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DiskFull, disk_full
 from pipelines.data.sources.source import Part, Source
+from pipelines.data.sources.streams import is_compressed
 from pipelines.store.files import UNPUBLISHED
 
 COUNTS = b"rayse.counts"  # the key of counts in a Parquet file's metadata
+MUCH_BYTES = 64 << 20  # of text for one task: some ten seconds of cleaning
 Item = TypeVar("Item")
 Packed = bytes  # parts, as compressed JSON
 
@@ -85,6 +87,19 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int, *, by_na
         if packing.num_parts:
             blocks.append(packing.block(name, folder))
     return blocks
+
+
+def note_of_compressed(blocks: Sequence[Block], tasks: int) -> str:
+    """A sentence about a large compressed file that one task still reads when all others have ended; empty if there is
+    none. tasks: that run at a time."""
+    parts = [part for block in blocks if block.bytes > MUCH_BYTES for part in block.parts]
+    largest = max(
+        (part for part in parts if is_compressed(Path(part.where))), key=lambda part: part.bytes, default=None
+    )
+    if largest is None or largest.bytes <= MUCH_BYTES or tasks * largest.bytes <= sum(block.bytes for block in blocks):
+        return ""
+    size = f"about {largest.bytes / 1e6:,.0f} MB of text"
+    return f"{largest.where}: {size} in a compressed file, which one core alone reads; unpack or divide it"
 
 
 class _Packing:

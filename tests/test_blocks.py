@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.blocks import AtomicFile, pack, plan, remove_unpublished, unpack
+from pipelines.blocks import AtomicFile, note_of_compressed, pack, plan, remove_unpublished, unpack
 from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.source import Part, Source
 from pipelines.store.digests import FileDigests
@@ -90,6 +90,20 @@ def test_each_of_many_small_files_takes_little_memory_in_the_driver(tmp_path: Pa
     tracemalloc.stop()
     assert blocks == first and sum(len(block.parts) for block in blocks) == len(identity[1]) == number
     assert held / number < 350 and peak / number < 550
+
+
+def test_a_compressed_file_that_one_core_reads_to_the_end_is_named_with_the_remedy(tmp_path: Path) -> None:
+    for name, size in (("a.txt.gz", 1000), ("b.txt.gz", 24 << 20), ("c.txt.gz", 30 << 20), ("d.txt", 90 << 20)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)  # of zeros, which no disk has to hold
+    small, large, plain = (
+        plan({"text": SOURCES["text"].model_validate({"path": path}).at(tmp_path)}, tmp_path, 1000)
+        for path in ("a.txt.gz", "*", "*.txt")
+    )
+    assert note_of_compressed(large, tasks=4).startswith("c.txt.gz: about 94 MB of text")
+    assert note_of_compressed(large, tasks=4).endswith("unpack or divide it")
+    assert note_of_compressed(large, tasks=2) == ""  # each core has as much to read
+    assert note_of_compressed(small, tasks=4) == note_of_compressed(plain, tasks=4) == ""
 
 
 def test_each_range_of_json_lines_takes_little_memory_in_the_driver(

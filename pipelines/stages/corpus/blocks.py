@@ -28,7 +28,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DiskFull
-from pipelines.blocks import COUNTS, AtomicFile, Block, deal, plan, remove_unpublished, unpack, write_arrow
+from cluster.resources import cores
+from pipelines.blocks import (
+    COUNTS,
+    AtomicFile,
+    Block,
+    deal,
+    note_of_compressed,
+    plan,
+    remove_unpublished,
+    unpack,
+    write_arrow,
+)
 from pipelines.data.corpus import cleaning, duplicates
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, REPEATED, REPEATED_REJECTED
 from pipelines.data.corpus.rules import Rules
@@ -94,6 +105,8 @@ def read(work: Work) -> CleanedBlocks:
         counts.update(block_counts)
         first = pq.read_metadata(block.file).metadata[FIRST_BAD].decode()
         bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
+    if note := note_of_compressed(missing, num_parallel_tasks(work) or cores()):
+        work.progress.note(note)
     checks = prepare(work)
     documents_before, start = counts["documents/read"], time.monotonic()
     cleaned = _clean_blocks(work, with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
