@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import random
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.errors import UserError
 from pipelines.run.walk import explain
-from pipelines.stages.corpus import STAGE, finish, hold_out, survivors
+from pipelines.stages.corpus import STAGE, finish, hold_out, survivors, unpacking
 from pipelines.stages.corpus.decontaminate import LEFT_OUT, SHARED, SIMILAR
 from pipelines.store.artifacts import Store
 from tests.stages.corpus_work import (
@@ -302,7 +303,7 @@ def test_rows_of_a_file_that_is_read_in_ranges_are_numbered_by_its_lines(
     assert sorted(lines) == list(range(1, 201))
 
 
-def test_ranges_of_tables_and_text_give_what_whole_files_give(
+def test_ranges_of_tables_text_and_compressed_files_give_what_whole_files_give(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(10)
@@ -312,25 +313,35 @@ def test_ranges_of_tables_and_text_give_what_whole_files_give(
     cells[70] = "70,one,too many"
     (tmp_path / "a.csv").write_text("\n".join(["id,text", *cells]))
     (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
-    options = {"a.csv": {"kind": "csv"}, "a.txt": {"kind": "text", "split": "blank_lines"}}
+    rows = "".join(json.dumps({"text": english(rng)}) + "\n" for _ in range(120)).encode()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows))
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(rows[::-1].replace(b"\n", b"") + rows)[:-50])
+    options = {
+        "a.csv": {"kind": "csv"},
+        "a.txt": {"kind": "text", "split": "blank_lines"},
+        "*.jsonl.gz": {"kind": "jsonl"},
+    }
 
     def read(folder: str) -> tuple[int, list[Any]]:
-        """The number of parts, and the rows of documents and rejected ones without the numbers of parts."""
+        """The number of blocks, and the rows of documents and rejected ones without the numbers of parts."""
         named = {kept["kind"]: SOURCES[kept["kind"]].model_validate({"path": path, **kept}).at(tmp_path)
                  for path, kept in options.items()}  # fmt: skip
-        STAGE.run(work(session, tmp_path / folder, named, max_bad_rows=1))
+        STAGE.run(work(session, tmp_path / folder, named, max_bad_rows=4, block_bytes=1))
         out = tmp_path / folder / "out"
         documents = [row for split in ("train", "held_out") for row in pq.read_table(out / split).to_pylist()]
         rows = [(*(row["id"].split("/")[::2]), row["text"]) for row in documents]
         rejected = pq.read_table(out / "rejected.parquet").to_pylist()
         rows += [(row["where"], str(row["row"]), row["raw"]) for row in rejected]
-        return sum(len(source.parts()) for source in named.values()), sorted(rows)
+        return len(list((tmp_path / folder / "blocks").glob("*.rejected.parquet"))), sorted(rows)
 
     num_whole, whole = read("whole")
     monkeypatch.setattr(ranges, "RANGE_BYTES", 2000)
+    monkeypatch.setattr(unpacking, "MUCH_BYTES", 2000)
     num_ranges, by_range = read("ranges")
-    assert by_range == whole and len(whole) > 200
-    assert num_whole == 2 and num_ranges > 20
+    assert by_range == whole and len(whole) > 300
+    assert num_whole == 4 and num_ranges > 30
+    copies = sorted(file.stat().st_size for file in (tmp_path / "ranges" / "unpacked.partial").iterdir())
+    assert copies == [0, len(rows)]  # of the damaged file there is none
 
 
 def test_held_out_text_is_bounded_in_bytes(session: Session, result: Result, tmp_path: Path) -> None:

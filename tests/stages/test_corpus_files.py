@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import tracemalloc
 from collections import Counter
@@ -20,9 +22,9 @@ from pipelines import parallel
 from pipelines.blocks import COUNTS, Block, counts_of, plan, write_arrow
 from pipelines.data.corpus import cleaning, duplicates, splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
-from pipelines.data.sources import jsonl, ranges
+from pipelines.data.sources import SOURCES, jsonl, ranges
 from pipelines.data.sources.source import Part
-from pipelines.stages.corpus import blocks, deduplicate, hold_out
+from pipelines.stages.corpus import blocks, deduplicate, hold_out, unpacking
 from pipelines.store.digests import FileDigests
 
 
@@ -164,6 +166,32 @@ def test_lines_that_were_counted_with_the_digests_are_not_counted_again(
     assert len(blocks) > 2
     parts = [part for block in parallel.with_first_rows(work, blocks, blocks) for part in block.parts]
     assert [part.first_row for part in parts] == [1 + lines[: part.args["start"]].count("\n") for part in parts]
+
+
+def test_compressed_files_are_unpacked_that_have_a_good_share_of_all_text_and_can_be_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "MUCH_BYTES", 2000)
+
+    def chosen(**paths: dict[str, Any]) -> list[tuple[str, str]]:
+        sources = {
+            name: SOURCES[options["kind"]].model_validate(options).at(tmp_path) for name, options in paths.items()
+        }
+        return [(name, file.name) for name, file in unpacking._large(sources)]
+
+    rng = np.random.default_rng(0)
+    lines = "".join(f'{{"text": "{number}"}}\n' for number in rng.integers(0, 1 << 60, 500))
+    for name in ("a.jsonl", "b.txt", "binary.jsonl"):
+        data = lines.encode() if name != "binary.jsonl" else rng.bytes(20_000)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "small.jsonl.gz").write_bytes(gzip.compress(lines[:500].encode()))
+    (tmp_path / "document.jsonl.gz").write_bytes(gzip.compress(json.dumps([{"text": lines}] * 3).encode()))
+    (tmp_path / "plain.txt").write_bytes(b"plain\n" * 10_000)
+    rows, text = {"kind": "jsonl", "path": "*.jsonl.gz"}, {"kind": "text", "path": "*.txt*", "split": "lines"}
+    assert chosen(rows=rows, text=text) == [("rows", "a.jsonl.gz"), ("text", "b.txt.gz")]
+    assert chosen(text=text | {"split": "file"}) == []
+    (tmp_path / "plain.txt").write_bytes(b"plain\n" * 100_000)
+    assert chosen(rows=rows, text=text) == []
 
 
 def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,8 @@ class Csv(RangedSource, RecordSource):
         if args.get("is_empty", start > 0 and "last_line" not in args):
             return
         encoding = self.text_encoding(file)
-        with self.open_range(file, args if "last_line" in args else args | {"stop": args["size"]}, encoding) as stream:
+        is_placed = "start" not in args or "last_line" in args
+        with self.open_range(file, args if is_placed else args | {"stop": args["end"]}, encoding) as stream:
             lines, reader = self._reader(file, stream)
             columns = self.file_columns(file) if start else _header(reader)
             lines.skip(args.get("skipped", 0), before=(args["first_row"] or 1) - 1)

@@ -62,7 +62,7 @@ class Jsonl(RangedSource, RecordSource):
         self, file: Path, args: dict[str, Any], encoding: str, texts: json_texts.Reader | None
     ) -> Iterator[Row | BadRow | Texts]:
         """Yields the rows of lines. texts: what reads many lines together, where all of them are as expected."""
-        number = self.first_line(file, args) - 1
+        number = self.first_line(args) - 1
         unique_keys = self._decoder()
         with self.open_range(file, args, encoding) as stream:
             lines, single_bytes = streams.bounded_lines(stream, self.max_row_bytes), 0  # to be read line by line

@@ -7,14 +7,14 @@ What is read of all ranges together is what is read of the file in one piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import PrivateAttr
 
 from pipelines.data.sources import encodings, streams
-from pipelines.data.sources.files import TextFileSource
+from pipelines.data.sources.files import FileProblem, TextFileSource
 from pipelines.data.sources.source import Part
 
 BLOCK_BYTES = 1 << 20  # read at a time
@@ -27,9 +27,25 @@ class RangedSource(TextFileSource):
 
     _counted: tuple[Path, int, int] = PrivateAttr(default=(Path(), 0, 1))  # file, byte, number of the line there
 
+    _copies: Mapping[str, str] = PrivateAttr(default={})  # of compressed files, decompressed
+
+    def with_copies(self, copies: Mapping[str, str]) -> Self:
+        """A copy of the source that reads ranges of decompressed copies of these compressed files."""
+        source = self.model_copy()
+        source._copies = copies
+        return source
+
     def is_divisible(self, file: Path) -> bool:
-        """Whether ranges of a file can be read by themselves. Raises FileProblem for data that is not text."""
-        return not streams.is_compressed(file) and encodings.lines_stand_alone(self.text_encoding(file))
+        """Whether ranges of a file, decompressed, can be read by themselves. Raises FileProblem for data that is not
+        text."""
+        return encodings.lines_stand_alone(self.text_encoding(file))
+
+    def reads_ranges(self, file: Path) -> bool:
+        """Whether ranges of a file, decompressed, can be read by themselves."""
+        try:
+            return self.is_divisible(file)
+        except FileProblem:  # told by whom reads the file
+            return False
 
     def ends_range(self, line: bytes) -> bool:
         """Whether a row ends with this line of a file, of which nothing but the end is known where it is empty."""
@@ -37,12 +53,15 @@ class RangedSource(TextFileSource):
 
     def pieces(self, file: Path) -> Iterator[dict[str, Any]]:
         """Divides a large plain file into ranges of whole rows; any other file is one piece, read in order."""
-        size = file.stat().st_size
-        if size <= RANGE_BYTES or not self.is_divisible(file):
+        data = Path(self._copies.get(str(file), file))
+        size = data.stat().st_size
+        if size <= RANGE_BYTES or streams.is_compressed(data) or not self.is_divisible(file):
             yield from super().pieces(file)
             return
-        for start, stop in _ranges(file, size, self.ends_range):
-            yield {"bytes": stop - start, "start": start, "stop": stop, "first_row": None if start else 1}
+        copy = {} if data == file else {"copy": str(data)}
+        for start, stop in _ranges(data, size, self.ends_range):
+            args = {"start": start, "stop": stop, "end": size, **copy}
+            yield {"bytes": stop - start, "first_row": None if start else 1, **args}
 
     def has_lines(self, file: Path) -> bool:
         return not streams.is_compressed(file) and file.stat().st_size > RANGE_BYTES
@@ -51,26 +70,33 @@ class RangedSource(TextFileSource):
         """Counts the lines of a range of a file; 0 for a whole file."""
         if "start" not in part.args:
             return 0
-        file, start, stop = Path(part.args["file"]), part.args["start"], part.args["stop"]
+        file, start, stop = _data(part.args), part.args["start"], part.args["stop"]
         if not lines_before:
             return count_lines(file, start, stop)
         return _lines_before(file, stop, lines_before) - _lines_before(file, start, lines_before)
 
     def open_range(self, file: Path, args: dict[str, Any], encoding: str) -> streams.Utf8Stream:
         """Opens the range of a file that a part names, or all of the file."""
-        stop = args.get("stop")
-        return streams.open_utf8(file, encoding, args.get("start", 0), None if stop == args["size"] else stop)
+        if "start" not in args:
+            return streams.open_utf8(file, encoding)
+        stop = None if args["stop"] == args["end"] else args["stop"]
+        return streams.open_utf8(_data(args), encoding, args["start"], stop)
 
-    def first_line(self, file: Path, args: dict[str, Any]) -> int:
+    def first_line(self, args: dict[str, Any]) -> int:
         """The number of the first line of a range. Where nobody has counted those before it, it counts them."""
         if args["first_row"] is not None:
             return args["first_row"]
-        start, (before, byte, line) = args["start"], self._counted
+        file, start, (before, byte, line) = _data(args), args["start"], self._counted
         if before != file or byte > start:
             byte, line = 0, 1
         line += count_lines(file, byte, start)
         self._counted = (file, start, line)
         return line
+
+
+def _data(args: Mapping[str, Any]) -> Path:
+    """The file that has the bytes of a part."""
+    return Path(args.get("copy", args["file"]))
 
 
 def _ranges(file: Path, size: int, ends_range: Callable[[bytes], bool]) -> Iterator[tuple[int, int]]:

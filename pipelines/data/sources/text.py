@@ -43,7 +43,7 @@ class Text(RangedSource):
     def read_piece(self, file: Path, args: dict[str, Any]) -> Iterator[Row | BadRow]:
         """Yields one row for each document, numbered by the line on which it starts."""
         encoding = self.text_encoding(file)
-        line = first_line = self.first_line(file, args)
+        line = first_line = self.first_line(args)
         with self.open_range(file, args, encoding) as stream:
             for line, document, size, is_whole in self._documents(stream, first_line):
                 if size > self.max_row_bytes:

@@ -1,5 +1,6 @@
 """Makes a corpus of raw text: read, cleaned, deduplicated, split.
 
+    large compressed files ──decompress──► draft/unpacked.partial/*                        one task each
     evaluation sets ──► draft/checks/*: what documents are checked for (checks.py)       one task each
     sources ──parts──► blocks ──read, normalise, filter, check, mark──► draft/blocks/*   one task a block
     (blocks ──hashes of lines──► lines of many groups ──cut──► draft/cut/*               an option: max_line_groups)
@@ -21,8 +22,9 @@ from pipelines.stages.corpus.options import CorpusCluster, CorpusOptions, needs_
 
 def run(work: Work) -> Facts:
     """Writes the corpus into work.draft.out. Raises UserError for sources that cannot be read, or too many bad rows."""
-    from pipelines.stages.corpus import blocks, boilerplate, finish
+    from pipelines.stages.corpus import blocks, boilerplate, finish, unpacking
 
+    work = unpacking.unpacked(work)
     return finish.finish(work, boilerplate.cut(work, blocks.read(work)))
 
 
