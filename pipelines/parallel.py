@@ -2,6 +2,7 @@
 
     map_in_order       rows are read and cleaned: Ray Data, which yields the results in the items' order
     make_files         files become other files: plain tasks of Ray, which cost the driver less (docs/data.md)
+    run_tasks          the same of anything, with a small result of each, whichever ends first
     with_first_rows    rows of ranges of files are counted, so that each has its number in the file
 
 Results and errors are returned as values. An error raised in a task would arrive as another error, with a page of
@@ -86,7 +87,7 @@ def make_files(
     if not missing:
         return
     work.session.start()
-    made = _run_tasks(
+    made = run_tasks(
         function, missing, tasks=num_parallel_tasks(work), cpus_per_task=work.cluster.cpus_per_task, arguments=arguments
     )
     done = len(items) - len(missing)
@@ -112,18 +113,22 @@ def still_missing(folders: Iterable[Path], done: int, total: int, unit: str) -> 
     )
 
 
-def _run_tasks(
-    function: Callable[..., object],
+def run_tasks(
+    function: Callable[..., Result],
     items: Sequence[Item],
     *,
     tasks: int | None,
     cpus_per_task: float,
     arguments: dict[str, Any],
-) -> Iterator[None]:
-    """Runs function(item, **arguments) of each item in plain tasks; yields when one has ended, whichever it is.
+    spread: bool = False,
+) -> Iterator[Result]:
+    """Runs function(item, **arguments) of each item in plain tasks; yields its result when one has ended, whichever.
 
-    What has not ended when the caller stops is cancelled. Raises the first error of the function."""
-    task = ray.remote(num_cpus=cpus_per_task)(_error_of)
+    spread: over all nodes, one after the other, rather than filling one to its half first. What has not ended when the
+    caller stops is cancelled. A task whose worker dies is run again elsewhere, thrice at most. Ray must be connected.
+    Raises the first error of the function."""
+    strategy = "SPREAD" if spread else "DEFAULT"
+    task = ray.remote(num_cpus=cpus_per_task, scheduling_strategy=strategy)(_outcome)
     shared = ray.put((function, arguments))  # sent to each node once
     running: list[ray.ObjectRef] = []
     try:
@@ -131,10 +136,10 @@ def _run_tasks(
             running.append(task.options(name=function.__name__).remote(item, shared))
             while len(running) == (tasks or MAX_SUBMITTED) or (number == len(items) - 1 and running):
                 ended, running = ray.wait(running)
-                error = ray.get(ended[0])
+                result, error = ray.get(ended[0])
                 if error is not None:
                     raise pickle.loads(error)
-                yield
+                yield result
     finally:
         for reference in running:
             ray.cancel(reference)
@@ -149,15 +154,14 @@ def num_parallel_tasks(work: Work) -> int | None:
     return cores()
 
 
-def _error_of(item: Item, shared: tuple[Callable[..., object], dict[str, Any]]) -> bytes | None:
-    """Runs the function on an item; returns its error, if it fails."""
+def _outcome(item: Item, shared: tuple[Callable[..., Any], dict[str, Any]]) -> tuple[Any, bytes | None]:
+    """Runs the function on an item; returns (its result, its error)."""
     function, arguments = shared
     _leave_imports_to_stay()
     try:
-        function(item, **arguments)
+        return function(item, **arguments), None
     except Exception as error:  # raised again by the driver
-        return _pickled(error)
-    return None
+        return None, _pickled(error)
 
 
 def _run_items(table: pa.Table, *, function: Callable[..., Any], arguments: dict[str, Any]) -> pa.Table:

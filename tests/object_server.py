@@ -83,6 +83,8 @@ class Disturbance:
     requests: list[tuple[str, str]]
     connections: set[tuple[str, int]]  # whose requests are not done yet
     sent_bytes: int = 0  # of replies, without their headers
+    # Called with the port of a client that waits for a reply, the bytes that it sent, and those that it will get.
+    watch: Callable[[int, int, int], object] = lambda port, sent, received: None
 
     def wait_until_idle(self) -> None:
         """Waits until the server has done all that a client which is dead by now had requested: its last requests may
@@ -120,6 +122,8 @@ def disturbed(server: ObjectServer) -> Iterator[Disturbance]:
                 self.reply(answer.status, dict(answer.getheaders()), data[:size], len(data))
 
         def reply(self, status: int, headers: dict[str, str], data: bytes, length: int) -> None:
+            sent = int(self.headers.get("Content-Length") or 0)
+            state.watch(self.client_address[1], sent, len(data))
             self.send_response_only(status)
             kept = {k: v for k, v in headers.items() if k.lower() not in ("transfer-encoding", "connection")}
             if self.command != "HEAD":

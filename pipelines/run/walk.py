@@ -2,7 +2,8 @@
 
     plan ──► for each step: in the store? skip : lease draft → stage.run(Work) → commit → artifact ──► record
 
-The first stage that needs Ray starts it, so a run with no artifact to make starts no process.
+The first stage that needs Ray starts it, so a run with no artifact to make starts no process. On a cluster tasks first
+bring the objects that sources name (transfers.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipelines.recipe.reader import Recipe
 from pipelines.run.meter import Meter
 from pipelines.run.plan import Step, descendants, plan, step_code
 from pipelines.run.progress import RunLog
+from pipelines.run.transfers import prepare
 from pipelines.stage import Facts, Work
 from pipelines.store.artifacts import NO_SPACE, Artifact, Draft, Manifest, Store
 from pipelines.store.facts import rows_used
@@ -53,6 +55,7 @@ class Walk:
         Raises UserError or ClusterError; the record has the outcome."""
         recipe = self.recipe
         with self._explained():
+            prepare(recipe, self.session, self.log, until)
             steps = plan(recipe, self.store, until=until, warn=self.log.warn)
             if force is not None or from_ is not None:
                 self._set_aside(steps, force, from_, until)

@@ -24,6 +24,7 @@ from pipelines.recipe.search_space import SweepOptions, draw, num_combinations
 from pipelines.recipe.shipped import SHIPPED
 from pipelines.run.plan import Step, descendants, plan, unread_sources
 from pipelines.run.progress import RunLog
+from pipelines.run.transfers import prepare
 from pipelines.run.walk import Walk, explain
 from pipelines.store.artifacts import Store, write_atomically
 from pipelines.sweep.tracker import SweepTracker, format_values
@@ -70,6 +71,11 @@ def sweep_recipe(
         record, recipes = _open_record(template, settings)
         for sentence in unread_sources(recipes[0]):  # the sources are the same in all
             log.warn(sentence)
+        session = open_session(store, address, log)
+        try:
+            prepare(recipes[0], session, log, until)
+        finally:
+            session.stop()
         candidates = [
             Candidate(trial, recipe, plan(recipe, store, until=until, warn=log.warn))
             for trial, recipe in zip(record.trials, recipes, strict=True)

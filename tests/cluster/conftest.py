@@ -32,13 +32,15 @@ ROOT = Path(__file__).parent.parent.parent
 class Head:
     """A Ray head, and the environment in which other nodes of its cluster are started.
 
-    python: the interpreter of the environment; mark: identifies the processes (cluster/reaper.py)."""
+    python: the interpreter of the environment; mark: identifies the processes (cluster/reaper.py); variables: further
+    ones of the environment of nodes."""
 
     python: Path
     folder: Path
     address: str
     dashboard: str
     mark: str
+    variables: dict[str, str] = field(default_factory=dict)
     temporary: Path = field(default_factory=temporary_folder)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -50,7 +52,7 @@ class Head:
         kept = ("PATH", "HOME", "LANG", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment["PATH"] = f"{self.python.parent}:{environment['PATH']}"
-        environment |= {"RAY_AUTH_MODE": "token", reaper.VARIABLE: mark or self.mark}
+        environment |= {"RAY_AUTH_MODE": "token", reaper.VARIABLE: mark or self.mark, **self.variables}
         log = self.folder / f"log-{len(self.processes)}"
         with log.open("wb") as out:
             process = subprocess.Popen([*command, *arguments], cwd=self.folder, env=environment, stdout=out, stderr=out)
@@ -84,7 +86,13 @@ class Head:
 @pytest.fixture(scope="package")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head that has all installed packages but not Rayse."""
-    folder = tmp_path_factory.mktemp("head")
+    with running_head(tmp_path_factory.mktemp("head")) as head:
+        yield head
+
+
+@contextlib.contextmanager
+def running_head(folder: Path, variables: dict[str, str] | None = None) -> Iterator[Head]:
+    """Starts a head, and ends it. variables: of the environment of all nodes."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
     site = Path(
@@ -98,7 +106,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     address = f"{ray.util.get_node_ip_address()}:{free_port()}"
     token.ensure(folder)
     dashboard = free_port()
-    head = Head(python, folder, address, f"http://127.0.0.1:{dashboard}", uuid.uuid4().hex)
+    head = Head(python, folder, address, f"http://127.0.0.1:{dashboard}", uuid.uuid4().hex, variables or {})
     try:
         host, port = address.split(":")
         head.start("--head", f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={head.temporary}",

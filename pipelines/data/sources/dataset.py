@@ -42,9 +42,10 @@ class Dataset(Parquet):
     split: str | None = Field(default=None, description="Split to read, such as train; default: all of them")
     suffixes: ClassVar = (".arrow", ".feather")
 
-    def local(self, pattern: str, suffixes: tuple[str, ...] = ()) -> str:
-        """As of other sources, but with all objects of a folder: Parquet, and what describes the set."""
-        return super().local(pattern)
+    @property
+    def object_suffixes(self) -> tuple[str, ...]:
+        """All objects of a folder: Parquet, and what describes the set."""
+        return ()
 
     def find(self, pattern: str) -> list[str]:
         """Lists the data files of the folder that a path names, or the file. Raises UserError if it lacks the split."""

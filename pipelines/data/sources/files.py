@@ -55,20 +55,31 @@ class FileSource(Source):
     def _names(self) -> list[str]:
         """The paths of `each_file` as text, which takes a fifth of the memory."""
         patterns = [self.path] if isinstance(self.path, str) else self.path
-        names = [name for pattern in patterns for name in self.find(self.local(pattern, self.suffixes))]
+        names = [name for pattern in patterns for name in self.find(self.local(pattern))]
         if not names:
             raise UserError(f"path: {self.path!r} names no file; give a file, a folder, a glob or a list of them")
         if not any(os.path.getsize(name) for name in names):
             raise UserError(f"{names[0]}: {EMPTY}")
         return list(dict.fromkeys(names))
 
-    def local(self, pattern: str, suffixes: tuple[str, ...] = ()) -> str:
+    def local(self, pattern: str) -> str:
         """The path itself, or, for a URL of objects, that of their copies; see `object_files.bring`."""
         if not is_url(pattern):
             return pattern
         if self._cache is None:
             raise UserError(f"path: {pattern}: objects are read by a run; expected a file or a folder here")
-        return object_files.bring(pattern, self._cache, suffixes)
+        return object_files.bring(pattern, self._cache, self.object_suffixes)
+
+    @property
+    def object_suffixes(self) -> tuple[str, ...]:
+        """As `suffixes`, of the objects that are read from a folder; empty: all."""
+        return self.suffixes
+
+    def missing_objects(self) -> list[object_files.Version]:
+        urls = filter(is_url, [self.path] if isinstance(self.path, str) else self.path)
+        if self._cache is None:
+            return []
+        return [each for url in urls for each in object_files.missing(url, self._cache, self.object_suffixes)]
 
     def find(self, pattern: str) -> list[str]:
         """Lists the files that one path names. Raises UserError if there is none, or one is unreadable."""

@@ -65,6 +65,11 @@ class Images(FileSource):
         """The columns that are read beside the image."""
         return CaptionColumns(self.text, self.group)
 
+    @property
+    def object_suffixes(self) -> tuple[str, ...]:
+        """All objects of a folder: images, and what is said of them."""
+        return ()
+
     def each_file(self) -> Iterator[Path]:
         """Yields every file that decides the rows: images, archives, Parquet files, captions and metadata files.
 

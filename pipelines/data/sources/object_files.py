@@ -6,7 +6,8 @@
 What comes out is an ordinary path, CACHE/…/@<digest>/*.jsonl, which a source reads as any other. A digest covers name,
 size and version: an object is brought again only if it has changed, and a run that was killed goes on with the objects
 that are missing. The digest of the bytes is computed as they come, and kept in .objects/digests.jsonl, so that a copy
-is not read again for it.
+is not read again for it. On a cluster pipelines/run/transfers.py has brought what is `missing` before a source is read;
+`bring` brings the rest itself.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -34,9 +36,62 @@ VERSIONS = ".objects"  # the folder of the copies of objects, one file for each 
 DIGESTS = "digests.jsonl"  # there: a line for each copy, its state and the digest of its bytes
 
 
+@dataclass(frozen=True)
+class Found:
+    """The objects that a URL names, in the state that this run sees."""
+
+    bucket: str  # its URL
+    above: str  # what all keys begin with: the folders above what the copies are named by
+    name: str  # what a source reads below that: a file's name, a pattern, or nothing for the whole folder
+    entries: tuple[Entry, ...]
+
+    def folder(self, cache: Path) -> Path:
+        """The folder of the copies, which are named by the rest of their keys."""
+        return _bucket_folder(self.bucket, cache) / self.above / f"{MARK}{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        return _digest(self.entries)
+
+    def versions(self, cache: Path) -> Iterator[Version]:
+        """The copies of these states of the objects, which the folders of several states share."""
+        folder = _bucket_folder(self.bucket, cache) / VERSIONS
+        return (Version(self.bucket, entry, folder / _digest([entry])) for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class Version:
+    """The copy of one state of an object. It is there complete or not at all."""
+
+    bucket: str  # its URL
+    entry: Entry
+    file: Path
+
+    def fetch(self, objects: Objects) -> tuple[Path, str]:
+        """Brings the object to a file beside the copy's place, on any node that has the cache; `keep` moves it there.
+
+        objects: those of the bucket. Returns (that file, the xxh3-128 (hex) of its bytes). Raises what
+        `Objects.download` raises."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            return partial, objects.download(self.entry, partial)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def keep(self, partial: Path, digest: str) -> None:
+        """Records the digest of what `fetch` has brought, then moves it to the copy's place.
+
+        By one process for all nodes: appending to a file of several is not atomic on NFS."""
+        with (self.file.parent / DIGESTS).open("ab", buffering=0) as log:  # one write: lines of threads do not mix
+            log.write(json.dumps([*_state(partial), digest]).encode() + b"\n")
+        partial.rename(self.file)
+
+
 @lru_cache(maxsize=1024)  # one run sees one state of the bucket, and lists it once
-def bring(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> str:
-    """The path on this machine of the objects that a URL names, complete: a file, a folder, or a pattern.
+def find(url: str, suffixes: tuple[str, ...] = ()) -> Found:
+    """The objects that a URL names: one, those of a folder, those that match a pattern.
 
     suffixes: of the objects that are read from a folder, in lower case; empty: all. Raises UserError if there is none,
     and what `Objects` raises."""
@@ -58,7 +113,27 @@ def bring(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> str:
     if not entries:
         endings = f" (of a folder: files that end in {' or '.join(suffixes)})" if suffixes else ""
         raise UserError(f"{url}: names no object; expected an object, a folder, or a pattern that some match{endings}")
-    return str(_bring(objects, entries, above, cache / scheme / bucket) / name)
+    return Found(objects.url, above, name, tuple(entries))
+
+
+def bring(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> str:
+    """The path on this machine of the objects that `find` finds, complete: a file, a folder, or a pattern."""
+    found = find(url, suffixes)
+    folder = found.folder(cache)
+    if not folder.is_dir():
+        _bring(found, folder, cache)
+    return str(folder / found.name)
+
+
+def missing(url: str, cache: Path, suffixes: tuple[str, ...] = ()) -> list[Version]:
+    """The copies that `bring` would make, because they are not there."""
+    found = find(url, suffixes)
+    if found.folder(cache).is_dir():
+        return []
+    with suppress(FileNotFoundError):
+        there = set(os.listdir(_bucket_folder(found.bucket, cache) / VERSIONS))
+        return [version for version in found.versions(cache) if version.file.name not in there]
+    return list(found.versions(cache))
 
 
 def url_of(file: Path, cache: Path) -> str | None:
@@ -105,28 +180,23 @@ def _listed(objects: Objects, folder: str) -> list[Entry]:
     return [entry for entry in entries if entry.bytes or entry.key not in folders]
 
 
-def _bring(objects: Objects, entries: Sequence[Entry], above: str, bucket: Path) -> Path:
-    """A folder with copies of the objects, named by the rest of their keys; it appears complete or not at all.
+def _bring(found: Found, brought: Path, cache: Path) -> None:
+    """Makes the folder of the copies; it appears complete or not at all."""
+    partial, objects = brought.with_name(f".{uuid.uuid4().hex}.partial"), Objects(found.bucket)
 
-    bucket: the folder of the bucket in the cache."""
-    folder = bucket / above
-    brought = folder / f"{MARK}{_digest(entries)}"
-    if brought.is_dir():
-        return brought
-    partial = folder / f".{uuid.uuid4().hex}.partial"
-
-    def link(entry: Entry) -> None:
-        file = partial / entry.key.removeprefix(above).lstrip("/")
+    def link(version: Version) -> None:
+        file = partial / version.entry.key.removeprefix(found.above).lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
-        version = _version(objects, entry, bucket / VERSIONS)
+        if not version.file.exists():
+            version.keep(*version.fetch(objects))
         try:
-            os.link(version, file)
+            os.link(version.file, file)
         except OSError:  # a file system without links
-            shutil.copyfile(version, file)
+            shutil.copyfile(version.file, file)
 
     try:
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(link, entries))
+            list(pool.map(link, found.versions(cache)))
         try:
             partial.rename(brought)
         except OSError:
@@ -134,23 +204,11 @@ def _bring(objects: Objects, entries: Sequence[Entry], above: str, bucket: Path)
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return brought
 
 
-def _version(objects: Objects, entry: Entry, folder: Path) -> Path:
-    """The copy of an object in its present version, complete; it is brought if it is not there yet."""
-    file = folder / _digest([entry])
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{uuid.uuid4().hex}.partial"
-        try:
-            digest = objects.download(entry, partial)
-            with (folder / DIGESTS).open("ab", buffering=0) as log:  # one write, so that lines of several do not mix
-                log.write(json.dumps([*_state(partial), digest]).encode() + b"\n")
-            partial.rename(file)
-        finally:
-            partial.unlink(missing_ok=True)
-    return file
+def _bucket_folder(url: str, cache: Path) -> Path:
+    """The folder of a bucket in the cache."""
+    return cache / url.replace("://", "/")
 
 
 def _digest(entries: Sequence[Entry]) -> str:

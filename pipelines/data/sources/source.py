@@ -141,6 +141,12 @@ class Source(Options):
         """Whether `count_rows` counts the lines of a file, so that it pays to count them while the file is hashed."""
         return False
 
+    def missing_objects(self) -> list[object_files.Version]:
+        """The copies of the objects that its paths name, as far as they are not in the cache: reading it brings them.
+
+        Raises UserError for a URL that names no object, and what `Objects` raises."""
+        return []
+
     def folders(self) -> list[tuple[Path, list[Path]]]:
         """The files by folder, where they belong together by their names below it; empty: each file stands alone."""
         return []

@@ -45,7 +45,7 @@ def server() -> Iterator[ObjectServer]:
 
 @pytest.fixture
 def proxy(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disturbance]:
-    object_files.bring.cache_clear()
+    object_files.find.cache_clear()
     with disturbed(server) as proxy:
         for name, value in {**server.environment, "AWS_ENDPOINT_URL": proxy.url}.items():
             monkeypatch.setenv(name, value)
@@ -99,11 +99,11 @@ def test_objects_are_brought_once_and_again_when_they_change(url: str, tmp_path:
 
     first = source(f"{url}/raw/*.jsonl", tmp_path)
     assert "one" in [text for _, text, _ in rows(first)]
-    object_files.bring.cache_clear()  # as in the next run
+    object_files.find.cache_clear()  # as in the next run
     rows(source(f"{url}/raw/*.jsonl", tmp_path))
     assert gets("a.jsonl") == gets("b.jsonl") == 1
     Objects(url).put("raw/a.jsonl", b'{"text": "new"}\n{"text": "two"}\n')  # of the same size
-    object_files.bring.cache_clear()
+    object_files.find.cache_clear()
     texts = [text for _, text, _ in rows(source(f"{url}/raw/*.jsonl", tmp_path))]
     assert "new" in texts and "one" not in texts
     assert gets("a.jsonl") == 2 and gets("b.jsonl") == 1  # only what has changed
@@ -121,7 +121,7 @@ def test_a_copy_is_not_read_again_for_its_digest(url: str, tmp_path: Path) -> No
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # who reads them gets another digest
     assert digests(source(f"{url}/raw/*.jsonl", tmp_path), tmp_path / "1.json") == expected
     Objects(url).put("raw/a.jsonl", new := b'{"text": "newer"}\n')  # another state: all paths are new
-    object_files.bring.cache_clear()  # as in the next run
+    object_files.find.cache_clear()  # as in the next run
     (_, copy_of_b) = source(f"{url}/raw/*.jsonl", tmp_path).files()
     expected[0] = xxhash.xxh3_128_hexdigest(new)
     assert digests(source(f"{url}/raw/*.jsonl", tmp_path), tmp_path / "2.json") == expected
@@ -181,7 +181,30 @@ def test_odd_objects_of_conversations_are_set_aside_as_odd_files_are(url: str, t
     assert [{**row, "where": row["where"].removeprefix(f"{url}/")} for row in remote_bad] == bad
 
 
-def test_an_image_source_and_a_data_set_read_folders_of_objects(url: str, tmp_path: Path) -> None:
+LINES = ["raw/.hidden.jsonl", "raw/a.jsonl", "raw/b.jsonl", "raw/deep/er/c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"), [("raw/a.jsonl", ["raw/a.jsonl"]), ("raw", LINES), ("raw/**/*.jsonl", LINES)]
+)
+def test_what_is_missing_is_what_reading_would_bring(
+    url: str, tmp_path: Path, proxy: Disturbance, path: str, keys: list[str]
+) -> None:
+    read, local = source(f"{url}/{path}", tmp_path), source(path, tmp_path)
+    assert [version.entry.key for version in read.missing_objects()] == [f"{tmp_path.name}/{key}" for key in keys]
+    first, *others = read.missing_objects()
+    first.keep(*first.fetch(Objects(first.bucket)))
+    assert [version.file for version in read.missing_objects()] == [version.file for version in others]
+    for version in others:
+        version.keep(*version.fetch(Objects(version.bucket)))
+    assert read.missing_objects() == [] == local.missing_objects()
+    before = len(proxy.requests)
+    assert rows(read) == rows(local)
+    assert digests(read, tmp_path / "1") == digests(local, tmp_path / "2")
+    assert len(proxy.requests) == before
+
+
+def test_an_image_source_and_a_data_set_read_folders_of_objects(url: str, tmp_path: Path, proxy: Disturbance) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from PIL import Image
@@ -198,5 +221,9 @@ def test_an_image_source_and_a_data_set_read_folders_of_objects(url: str, tmp_pa
             SOURCES[kind].model_validate({"kind": kind, "path": path, **fields}).at(tmp_path, tmp_path / "cache")
             for path in (f"{url}/{folder}", folder)
         ]
+        for version in pair[0].missing_objects():
+            version.keep(*version.fetch(Objects(version.bucket)))
+        before = len(proxy.requests)
         remote, local = ([row for part in one.parts() for row in one.read(part)] for one in pair)
         assert remote == local != []
+        assert len(proxy.requests) == before  # all that is read had been missing

@@ -1,0 +1,231 @@
+"""Objects of a recipe's sources are brought by the nodes of a cluster: none of their bytes reaches the driver."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psutil
+import pytest
+
+from pipelines.data.sources import object_files
+from pipelines.data.sources.jsonl import RANGE_BYTES
+from pipelines.objects import Objects
+from pipelines.recipe import reader
+from pipelines.stages import STAGES
+from pipelines.verbs.run import run_recipe
+from tests import runs
+from tests.cluster.conftest import ROOT, Head, running_head
+from tests.object_server import Disturbance, disturbed, needs_server, serving
+from tests.stages.corpus_work import english
+from tests.toy_stages import TEXT, ToyProject
+
+pytestmark = needs_server
+
+NUM_OBJECTS, OBJECT_BYTES = 12, 2_000_000
+TOYS = ("-m", "tests.toy_stages", "run")
+
+
+@dataclass
+class Bucket:
+    """A bucket, the proxy before it, and two nodes that reach it."""
+
+    proxy: Disturbance
+    head: Head
+    variables: dict[str, str]
+    moved: Counter[int] = field(default_factory=Counter)  # bytes of requests and replies by process
+    parents: dict[int, int] = field(default_factory=dict)  # of each process: of a worker, the raylet of its node
+
+    def count(self, port: int, sent: int, received: int) -> None:
+        """Counts bytes for the process that waits for a reply, if it still lives."""
+        proxy = int(self.proxy.url.rpartition(":")[2])
+        for each in psutil.net_connections("tcp4"):
+            if each.pid and (each.laddr[-1:], each.raddr[-1:]) == ((port,), (proxy,)):
+                self.moved[each.pid] += sent + received
+                self.parents[each.pid] = psutil.Process(each.pid).ppid()
+
+    def by_drivers(self) -> int:
+        """Bytes of the processes that this one has started."""
+        return sum(num_bytes for pid, num_bytes in self.moved.items() if self.parents[pid] == os.getpid())
+
+    def by_nodes(self) -> dict[int, int]:
+        """Bytes of the workers, by the raylet of their node."""
+        nodes: Counter[int] = Counter()
+        for pid, num_bytes in self.moved.items():
+            if os.getpid() not in (pid, self.parents[pid]):
+                nodes[self.parents[pid]] += num_bytes
+        return nodes
+
+    def start(self, *arguments: str, log: Path) -> subprocess.Popen[str]:
+        """Starts Python with arguments that are a command of `rayse`, on the cluster."""
+        command = [sys.executable, *arguments, "--address", self.head.address]
+        environment = {**os.environ, **self.variables, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log.open("a"), text=True
+        )
+
+
+def finish(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
+    """Waits for a run and returns its record."""
+    out, _ = process.communicate(timeout=runs.TIMEOUT_S)
+    assert process.returncode == 0, log.read_text()[-6000:]
+    return json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with serving() as server, disturbed(server) as proxy:
+        variables = {**server.environment, "AWS_ENDPOINT_URL": proxy.url}
+        with running_head(tmp_path_factory.mktemp("head"), variables) as head, head.another_node():
+            bucket = Bucket(proxy, head, variables)
+            proxy.watch = bucket.count
+            yield bucket
+
+
+@pytest.fixture
+def project(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyProject:
+    """A recipe of toy stages whose texts are objects; the same texts are files in tmp_path/raw."""
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://bucket/{tmp_path.name}"
+    (tmp_path / "raw").mkdir()
+    for number in range(NUM_OBJECTS):
+        data = f"{number} {'words ' * (OBJECT_BYTES // 6)}".encode()
+        (tmp_path / "raw" / f"{number:02}.txt").write_bytes(data)
+        Objects(url).put(f"raw/{number:02}.txt", data)
+    project = ToyProject(tmp_path)
+    project.file.write_text(TEXT.replace("STORE", str(project.store.root)).replace("books.txt", f"{url}/raw"))
+    bucket.moved.clear()
+    bucket.proxy.requests.clear()
+    bucket.proxy.decide = lambda method, path: "pass"
+    return project
+
+
+def gets(requests: list[tuple[str, str]]) -> list[str]:
+    """The names of the objects that were asked for, from the requests."""
+    return [path.rsplit("/", 1)[1] for method, path in requests if method == "GET" and path.endswith(".txt")]
+
+
+def test_nodes_bring_objects_and_a_run_that_was_killed_brings_the_rest(bucket: Bucket, project: ToyProject) -> None:
+    log, release, proxy = project.folder / "log", Event(), bucket.proxy
+
+    def hold_the_ninth(method: str, path: str) -> str:
+        if len(gets(proxy.requests)) > 8:
+            release.wait(timeout=600)
+        return "pass"
+
+    proxy.decide = hold_the_ninth
+    process = bucket.start(*TOYS, str(project.file), "--json", log=log)
+    folder = project.store.root / "cache" / "sources" / "s3" / "bucket" / object_files.VERSIONS
+
+    def num_kept() -> int:
+        return len(list(folder.glob("?" * 16)))
+
+    runs.wait_until(lambda: len(gets(proxy.requests)) > 8 and num_kept() > 3, process, log=log)
+    runs.kill_driver(process)
+    kept = num_kept()
+    release.set()
+    proxy.wait_until_idle()
+    assert 3 < kept < NUM_OBJECTS
+    before = len(proxy.requests)
+    proxy.decide = lambda method, path: "pass"
+    process = bucket.start(*TOYS, str(project.file), "--json", log=log)
+    record = finish(process, log)
+    again = gets(proxy.requests[before:])
+    assert len(again) == len(set(again)) == NUM_OBJECTS - kept
+    assert bucket.by_drivers() < 50_000  # lists
+    assert sum(bucket.by_nodes().values()) >= NUM_OBJECTS * OBJECT_BYTES
+    assert len(bucket.by_nodes()) == 2
+    local = project.folder / "local"
+    local.mkdir()
+    same = ToyProject(local)
+    same.file.write_text(TEXT.replace("STORE", str(same.store.root)).replace("books.txt", "../raw"))
+    assert record["stages"]["corpus"]["fingerprint"] == same.run().stages["corpus"].fingerprint
+
+
+def test_an_object_that_is_replaced_while_it_is_brought_ends_the_run_and_the_next_one_is_whole(
+    bucket: Bucket, project: ToyProject
+) -> None:
+    log, proxy, replaced = project.folder / "log", bucket.proxy, list[str]()
+
+    def replace_one(method: str, path: str) -> str:
+        if method == "GET" and path.endswith("/07.txt") and not replaced:
+            replaced.append(path)
+            Objects(f"s3://bucket/{project.folder.name}/raw").put("07.txt", b"another text")
+        return "pass"
+
+    proxy.decide = replace_one
+    process = bucket.start(*TOYS, str(project.file), "--json", log=log)
+    process.communicate(timeout=runs.TIMEOUT_S)
+    assert process.returncode == 3
+    assert f"s3://bucket/{project.folder.name}/raw/07.txt: changed while it was read" in log.read_text()
+    finish(bucket.start(*TOYS, str(project.file), "--json", log=log), log)
+    (copy,) = (project.store.root / "cache" / "sources").rglob("@*/07.txt")
+    assert copy.read_bytes() == b"another text"
+
+
+CORPUS = """
+name: corpus
+store: STORE
+sources:
+  web: {kind: jsonl, path: FOLDER/lines}
+  books: {kind: parquet, path: FOLDER/books.parquet}
+stages:
+  corpus: {block_bytes: 8_000_000}
+"""
+
+
+@pytest.mark.slow
+def test_a_corpus_from_objects_on_a_cluster_is_that_from_files_on_one_machine(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines in two ranges of a file, compressed ones, and a table in two row groups."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def told(corpus: Path, place: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The rejected rows and the data card, without the places of rows, by which its examples are chosen."""
+        rejected = pq.read_table(corpus / "rejected.parquet").to_pylist()
+        card = json.loads((corpus / "data_card.json").read_text())
+        assert all(card.pop("dropped").values())
+        return [{**row, "where": row["where"].removeprefix(place)} for row in rejected], card
+
+    rng = random.Random(0)
+    some = [english(rng) for _ in range(1000)]
+    texts = [f"{some[number % 1000]} {number:,} {some[number * 7 % 997]}" for number in range(24_000)]
+    lines = [json.dumps({"text": text}).encode() + b"\n" for text in texts]
+    folder, url, log = tmp_path / "files", f"s3://bucket/{tmp_path.name}", tmp_path / "log"
+    (folder / "lines").mkdir(parents=True)
+    (folder / "lines" / "a.jsonl").write_bytes(b"".join(lines[:20_000]))
+    (folder / "lines" / "b.jsonl.gz").write_bytes(gzip.compress(b"".join(lines[20_000:]), 1))
+    pq.write_table(pa.table({"text": texts[10_000:14_000]}), folder / "books.parquet", row_group_size=2500)
+    assert (folder / "lines" / "a.jsonl").stat().st_size > RANGE_BYTES
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    for file in (file for file in folder.rglob("*") if file.is_file()):
+        Objects(url).upload(file, file.relative_to(folder).as_posix())
+    bucket.moved.clear()
+    made: list[Path] = []
+    for name, place in (("cluster", url), ("local", str(folder))):
+        recipe, store = tmp_path / f"{name}.yaml", tmp_path / name
+        recipe.write_text(CORPUS.replace("STORE", str(store)).replace("FOLDER", place))
+        if name == "cluster":
+            finish(bucket.start("-m", "pipelines", "run", str(recipe), "--json", log=log), log)
+        else:
+            run_recipe(reader.load(recipe, STAGES), quiet=True)
+        made.append(runs.artifacts(store)["corpus"])
+    assert made[0].name == made[1].name  # the fingerprint
+    assert bucket.by_drivers() < 50_000 < 20_000_000 < sum(bucket.by_nodes().values())
+    first, second = ({name: data for name, data in runs.contents(corpus).items() if "/" in name} for corpus in made)
+    assert first == second and len(first) == 2  # held-out documents and others
+    assert told(made[0], url) == told(made[1], "files")
