@@ -1,18 +1,23 @@
-"""What tasks on all nodes bring where a run joins a cluster: the driver gets names and digests.
+"""What tasks on all nodes bring, hash and upload where a run joins a cluster: the driver gets names and digests.
 
-    objects of sources ──► copies in the cache
+    objects of sources ──► copies in the cache      files of sources and artifacts ──► their digests
+    files of artifacts and drafts ──► objects of the store
 
-On one machine the process does it itself, where it is needed.
+On one machine the process does all of it itself, where it is needed.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.errors import ClusterError
 from pipelines.objects import Objects
+from pipelines.store.digests import FileDigests, Hashed, hashed_in_state
+from pipelines.store.remote import Put, upload
 
 if TYPE_CHECKING:  # tasks import this file
     from cluster.session import Session
@@ -23,15 +28,18 @@ if TYPE_CHECKING:  # tasks import this file
 
 TASKS = 4  # at once, for each node
 TASK_BYTES = 64 << 20  # of small files in one task at most: a kill costs as many
+SMALL_BYTES = 16 << 20  # of files to be put that are not worth tasks
 FILE_BYTES = 64 << 10  # as many take as long as a request does
 ROUNDS = 4  # of tasks at least, so that no node waits for another's large ones
+MIN_BYTES = 1 << 30  # of files that are worth tasks, and a start of Ray: the driver hashes as much in a second or two
+FILES_AT_ONCE = 50_000
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-def prepare(recipe: Recipe, session: Session, log: RunLog, until: str | None = None) -> None:
-    """Brings the objects that the sources of all stages up to `until` name, as far as they are not there yet.
+def prepare(recipe: Recipe, digests: FileDigests, session: Session, log: RunLog, until: str | None = None) -> None:
+    """Brings and hashes what the sources of all stages up to `until` name, as far as it is not done yet.
 
     Raises UserError for a source that names nothing, and what `Objects.download` raises: ClusterError for an object
     that changes meanwhile. What is complete is kept, and the next run does the rest."""
@@ -43,6 +51,13 @@ def prepare(recipe: Recipe, session: Session, log: RunLog, until: str | None = N
     sources = list({id(source): source for source in named}.values())  # several stages may read one
     try:
         bring_objects(sources, session, log)
+        files = (
+            (file, source.has_lines(file))
+            for source in sources
+            for file in source.each_file()
+            if source.digest_of(file) is None
+        )
+        hash_files(files, digests, session, log)
     finally:
         log.end()
 
@@ -77,15 +92,77 @@ def fetch(item: Mapping[str, list[Version]], *, bucket: str) -> list[tuple[Versi
     return fetched
 
 
+def hash_files(files: Iterable[tuple[Path, bool]], digests: FileDigests, session: Session, log: RunLog) -> None:
+    """Adds the digests of files to those that the store knows, where it would take the driver long.
+
+    files: each, and whether its lines are counted, too, as `FileDigests.of_all` does.
+    A file that a node does not have, or has in another state, is left to whoever needs its digest, as one that cannot
+    be read."""
+    left = iter(files)
+    while some := list(itertools.islice(left, FILES_AT_ONCE)):
+        counted = {str(path) for path, has_lines in some if has_lines}
+        unknown = digests.unknown(path for path, _ in some)
+        sizes = [((path, state, path in counted), size) for path, state, size in unknown]
+        if sum(size for _, size in sizes) < MIN_BYTES:
+            continue
+        session.start()
+        done = 0
+        for hashed in _in_tasks(hash_some, sizes, session):
+            digests.add(each for each in hashed if each is not None)
+            done += len(hashed)
+            log.update(done, len(sizes), "files hashed")
+
+
+def hash_some(item: Mapping[str, list[tuple[str, bytes, bool]]]) -> list[Hashed | None]:
+    """Hashes some files, in a task, and counts the lines of those that are marked; None for one in another state
+    here."""
+    return [hashed_in_state(path, state, has_lines) for path, state, has_lines in item["values"]]
+
+
+def putting(session: Session) -> Put:
+    """What puts files in tasks on all nodes, unless they are small, or on one machine."""
+
+    def put(objects: Objects, files: Mapping[Path, str]) -> dict[Path, str]:
+        sizes = [((file, key), file.stat().st_size) for file, key in files.items()]
+        if session.local or not session.started or sum(size for _, size in sizes) < SMALL_BYTES:
+            return upload(objects, files)
+        with lost_tasks_explained():  # they wait for no CPU: a stage may have all of them while its draft is copied
+            done = _in_tasks(put_some, sizes, session, cpus=0, url=objects.url)
+            return {file: digest for some in done for file, digest in some.items()}
+
+    return put
+
+
+def put_some(item: Mapping[str, list[tuple[Path, str]]], *, url: str) -> dict[Path, str]:
+    """Puts some files as objects below a URL, in a task. Returns their digests."""
+    return upload(Objects(url), dict(item["values"]))
+
+
+@contextmanager
+def lost_tasks_explained() -> Iterator[None]:
+    """Raises a ClusterError for an error of Ray's own: who copies drafts reports it and goes on."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        raise ClusterError(
+            f"a task that puts files was lost ({type(error).__name__}: {str(error).strip()[:200]}); expected it to run "
+            f"to the end. Run the same command: what is complete is kept"
+        ) from error
+
+
 def _in_tasks(
     function: Callable[..., Result],
     sizes: Sequence[tuple[Item, int]],
     session: Session,
+    *,
+    cpus: int = 1,
     **arguments: Any,
 ) -> Iterator[Result]:
     """Runs function({"values": some of them}, **arguments) in tasks over all nodes; yields the results as they come.
 
-    sizes: pairs of a value and its bytes."""
+    sizes: pairs of a value and its bytes; cpus: logical ones of a task."""
     from pipelines.blocks import deal
     from pipelines.parallel import run_tasks
 
@@ -93,4 +170,4 @@ def _in_tasks(
     costs = [(item, max(size, FILE_BYTES)) for item, size in sizes]
     full = min(TASK_BYTES, sum(cost for _, cost in costs) / (tasks * ROUNDS))
     items = [{"values": some} for some in deal(costs, full)]
-    return run_tasks(function, items, tasks=tasks, cpus_per_task=1, arguments=arguments, spread=True)
+    return run_tasks(function, items, tasks=tasks, cpus_per_task=cpus, arguments=arguments, spread=True)

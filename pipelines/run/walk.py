@@ -3,7 +3,7 @@
     plan ──► for each step: in the store? skip : lease draft → stage.run(Work) → commit → artifact ──► record
 
 The first stage that needs Ray starts it, so a run with no artifact to make starts no process. On a cluster tasks first
-bring the objects that sources name (transfers.py).
+bring and hash what the sources name (transfers.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.recipe.reader import Recipe
 from pipelines.run.meter import Meter
 from pipelines.run.plan import Step, descendants, plan, step_code
 from pipelines.run.progress import RunLog
-from pipelines.run.transfers import prepare
+from pipelines.run.transfers import hash_files, prepare, putting
 from pipelines.stage import Facts, Work
 from pipelines.store.artifacts import NO_SPACE, Artifact, Draft, Manifest, Store
 from pipelines.store.facts import rows_used
@@ -55,7 +55,7 @@ class Walk:
         Raises UserError or ClusterError; the record has the outcome."""
         recipe = self.recipe
         with self._explained():
-            prepare(recipe, self.session, self.log, until)
+            prepare(recipe, self.store.digests, self.session, self.log, until)
             steps = plan(recipe, self.store, until=until, warn=self.log.warn)
             if force is not None or from_ is not None:
                 self._set_aside(steps, force, from_, until)
@@ -97,14 +97,15 @@ class Walk:
 
     def _make(self, step: Step) -> Artifact:
         """Runs a stage in its draft and commits its artifact."""
-        draft = self.store.draft(step.fingerprint, wait=self.wait, on_message=self.log.warn)
+        put = putting(self.session)
+        draft = self.store.draft(step.fingerprint, wait=self.wait, on_message=self.log.warn, put=put)
         try:
             existing = self.store.find(step.entry.stage.makes, step.fingerprint, self.log.warn)
             if existing is not None:  # another run made it while this one waited
                 self.store.drop(draft)
                 return existing
             facts = self._attempt(step, draft)
-            artifact = self.store.commit(draft, self._manifest(step, facts))
+            artifact = self._commit(step, draft, facts)
             if story := rows_used(facts):
                 rejected = ", ".join(name for name in artifact.manifest.files if name.startswith("rejected."))
                 self.log.note(f"{story} ({rejected})" if rejected and "not used" in story else story)
@@ -114,6 +115,13 @@ class Walk:
             raise
         self.log.end(f"done in {facts['run/wall_s']:.1f} s")
         return artifact
+
+    def _commit(self, step: Step, draft: Draft, facts: Facts) -> Artifact:
+        """Commits a stage's artifact; on a cluster tasks hash its files."""
+        if self.session.started and not self.session.local:
+            files = ((path, False) for path in draft.out.rglob("*") if path.is_file())
+            hash_files(files, self.store.digests, self.session, self.log)
+        return self.store.commit(draft, self._manifest(step, facts))
 
     def _attempt(self, step: Step, draft: Draft) -> Facts:
         """Runs a stage and measures it. Returns its facts, with the cost of all attempts."""

@@ -38,7 +38,7 @@ from pipelines.store.facts import Facts
 from pipelines.store.files import locked, read, read_json, remove_abandoned, share, sync, write_atomically, write_json
 from pipelines.store.lease import Lease, Owner
 from pipelines.store.manifest import FileEntry, Manifest
-from pipelines.store.remote import SCRATCH, Remote, scratch_folder
+from pipelines.store.remote import SCRATCH, Put, Remote, scratch_folder, upload
 from pipelines.store.slots import FileSlot, ObjectSlot
 
 __all__ = ["Artifact", "Draft", "FileEntry", "Manifest", "Store", "fingerprint", "read_json", "write_atomically",
@@ -304,10 +304,11 @@ class Store:
         wait: bool = True,
         to_drop: bool = False,
         on_message: Callable[[str], object] = print,
+        put: Put = upload,
     ) -> Draft:
         """Opens (or resumes) the draft of a fingerprint and leases it. to_drop: its files need not be brought here.
 
-        If another live run holds it: waits and reports the owner, or raises ClusterError if not `wait`."""
+        put: what puts them, of a store of objects. Where another live run holds it, waits or raises ClusterError."""
         drafts = self.root / "drafts"
         drafts.mkdir(parents=True, exist_ok=True)
         lease = self.lease(fingerprint, f"draft {fingerprint}")
@@ -315,7 +316,7 @@ class Store:
         lease.keep()
         if to_drop:
             return Draft(drafts / fingerprint, fingerprint, lease)
-        return opened(drafts, fingerprint, lease, self.remote, on_message)
+        return opened(drafts, fingerprint, lease, self.remote, on_message, put)
 
     def commit(self, draft: Draft, manifest: Manifest) -> Artifact:
         """Turns draft.out into an artifact: hashes the files, writes the manifest last, renames, drops the draft.
@@ -347,7 +348,7 @@ class Store:
         sync(draft.out)
         if draft.lease is not None and not draft.lease.held():
             raise superseded
-        if self.remote is not None and not self.remote.put(draft.out, complete, text.encode()):
+        if self.remote is not None and not self.remote.put(draft.out, complete, text.encode(), draft.put):
             raise superseded
         artifact = self._publish(draft, complete, text)
         if artifact is None:

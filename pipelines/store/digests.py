@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -91,6 +91,26 @@ class Entries:
         return self._sorted[ENTRY_BYTES * place : ENTRY_BYTES * place + KEY_BYTES]
 
 
+class Hashed(NamedTuple):
+    """What is known of a file once it was read: its path, state and digest, and the lines that end before each step of
+    it; None where nobody counts them."""
+
+    path: str
+    state: bytes
+    digest: str
+    lines_before: list[int] | None
+
+
+def hashed_in_state(path: str, state: bytes, has_lines: bool) -> Hashed | None:
+    """Reads a file if this machine has it in that state, of the same size and time; None for another file."""
+    lines = LineCounter() if has_lines else None
+    try:
+        digest = digest_file(Path(path), lines)
+        return Hashed(path, state, digest, lines and lines.before) if _state(Path(path)) == state else None
+    except OSError:
+        return None
+
+
 class FileDigests:
     """Digests of files, cached in a file that can be rebuilt at any time: a line for each, added once it is hashed."""
 
@@ -133,15 +153,35 @@ class FileDigests:
     def lines_before(self, path: Path) -> list[int] | None:
         """Lines that end before each step of a file, as `line_counts` has them; None where nobody has counted them
         since the file changed."""
-        entry = self._loaded().get(_key(path), b"")
+        entry = self._loaded().get(_key(path))
         if not entry.startswith(_state(path)) or not entry:
             return None
         return line_counts.load(self.cache.parent / LINES, entry[STATE.size :].hex())
 
-    def _loaded(self) -> dict[bytes, bytes]:
+    def _loaded(self) -> Entries:
         if self._entries is None:
             self._entries = self._load()
         return self._entries
+
+    def unknown(self, paths: Iterable[Path]) -> list[tuple[str, bytes, int]]:
+        """(path, state, size) of the files whose digest is not in the cache, but for those that are gone."""
+        entries, unknown = self._loaded(), list[tuple[str, bytes, int]]()
+        for path in paths:
+            with suppress(OSError):
+                if not entries.get(_key(path)).startswith(state := _state(path)):
+                    unknown.append((str(path), state, STATE.unpack(state)[0]))
+        return unknown
+
+    def add(self, hashed: Iterable[Hashed]) -> None:
+        """Adds what tasks found out about files of `unknown`."""
+        new = list[bytes]()
+        for path, state, digest, lines_before in hashed:
+            key, value = _key(Path(path)), state + bytes.fromhex(digest)
+            self._loaded().set(key, value)
+            new.append(key + value)
+            if lines_before is not None:
+                line_counts.save(self.cache.parent / LINES, digest, lines_before)
+        self._save(new)
 
     def _of_some(
         self, paths: list[Path], entries: Entries, threads: ThreadPoolExecutor, digest: Callable[[Path], str]

@@ -18,7 +18,7 @@ from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.objects import Damaged
 from pipelines.store.lease import Lease
-from pipelines.store.remote import Remote
+from pipelines.store.remote import Put, Remote, upload
 from pipelines.store.snapshots import TEMPORARY, Snapshots
 
 RECENT_S = 120.0
@@ -33,6 +33,7 @@ class Draft:
     fingerprint: str
     lease: Lease | None = None
     snapshots: Snapshots | None = None  # where the store is one of objects
+    put: Put = upload  # what puts its files then
 
     @cached_property
     def out(self) -> Path:
@@ -81,19 +82,19 @@ def folders(drafts: Path, fingerprint: str) -> list[Path]:
 
 
 def opened(
-    drafts: Path, fingerprint: str, lease: Lease, remote: Remote | None, on_message: Callable[[str], object]
+    drafts: Path, fingerprint: str, lease: Lease, remote: Remote | None, on_message: Callable[[str], object], put: Put
 ) -> Draft:
     """The draft with its folder, complete; snapshots are taken from then on. After an error the lease is free."""
     try:
         if remote is None:
             return Draft(leased_folder(drafts, fingerprint, lease), fingerprint, lease)
-        snapshots = leased_copy(drafts, fingerprint, lease, remote, on_message)
+        snapshots = leased_copy(drafts, fingerprint, lease, remote, on_message, put)
     except BaseException:
         with suppress(OSError, ClusterError, UserError):  # the error itself matters more
             lease.release()
         raise
     snapshots.start()
-    return Draft(snapshots.folder, fingerprint, lease, snapshots)
+    return Draft(snapshots.folder, fingerprint, lease, snapshots, put)
 
 
 def leased_folder(drafts: Path, fingerprint: str, lease: Lease) -> Path:
@@ -127,7 +128,7 @@ def _detach(folder: Path) -> None:
 
 
 def leased_copy(
-    drafts: Path, fingerprint: str, lease: Lease, remote: Remote, on_message: Callable[[str], object]
+    drafts: Path, fingerprint: str, lease: Lease, remote: Remote, on_message: Callable[[str], object], put: Put
 ) -> Snapshots:
     """The draft's folder on this machine: the last holder's if that was here and has ended, else its snapshot.
 
@@ -135,9 +136,9 @@ def leased_copy(
     key = f"drafts/{fingerprint}"
     last = drafts / lease.previous.get("folder", "absent")
     if lease.previous_ended and last.is_dir():
-        return Snapshots(last, remote.objects, lease, key, on_message)
+        return Snapshots(last, remote.objects, lease, key, on_message, put)
     folder = drafts / f"{fingerprint}.{lease.nonce[:8]}"
-    snapshots = Snapshots(folder, remote.objects, lease, key, on_message)
+    snapshots = Snapshots(folder, remote.objects, lease, key, on_message, put)
     snapshot = lease.previous.get("snapshot")
     if snapshot:
         try:

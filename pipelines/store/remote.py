@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import RawIOBase
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipelines.store.files import sync
 from pipelines.store.manifest import NAME, FileEntry, Manifest, parse
 
 PARALLEL = 4  # files at once
+Put = Callable[[Objects, Mapping[Path, str]], dict[Path, str]]  # puts files, by their keys; returns their digests
 SCRATCH = "RAYSE_SCRATCH"  # environment variable: the folder for drafts and copies of a store of objects
 
 
@@ -54,12 +55,12 @@ class Remote:
             if stored is not None:
                 yield stored
 
-    def put(self, folder: Path, manifest: Manifest, text: bytes) -> bool:
-        """Uploads the manifest's files from a folder, then creates the manifest. Returns False, and takes the files
-        back, where the artifact exists already: another run has made it."""
+    def put(self, folder: Path, manifest: Manifest, text: bytes, put: Put) -> bool:
+        """Uploads the manifest's files from a folder by `put`, then creates the manifest. Returns False, and takes the
+        files back, where the artifact exists already: another run has made it."""
         prefix = f"artifacts/{manifest.kind}/{manifest.fingerprint}"
         keys = {name: f"{prefix}/{manifest.folder}/{name}" for name in manifest.files}
-        upload(self.objects, {folder / name: key for name, key in keys.items()})
+        put(self.objects, {folder / name: key for name, key in keys.items()})
         if self.objects.create(f"{prefix}/{NAME}", text) is None:
             existing = self.objects.get(f"{prefix}/{NAME}")
             if existing is None or existing[0] != text:  # else the answer to our own request was lost on its way
@@ -108,10 +109,15 @@ class Remote:
         return self.objects.open(Entry(key, manifest.files[name].bytes, ""))
 
 
-def upload(objects: Objects, files: Mapping[Path, str]) -> None:
-    """Puts files, by their keys. Raises what `Objects.upload` raises."""
+def upload(objects: Objects, files: Mapping[Path, str]) -> dict[Path, str]:
+    """Puts files, by their keys. Returns the xxh3-128 (hex) of each. Raises what `Objects.upload` raises."""
+
+    def put(item: tuple[Path, str]) -> tuple[Path, str]:
+        objects.upload(*item)
+        return item[0], digest_file(item[0])
+
     with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(lambda item: objects.upload(*item), files.items()))
+        return dict(pool.map(put, files.items()))
 
 
 def download(

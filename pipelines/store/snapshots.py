@@ -33,11 +33,10 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.objects import Damaged, Objects
-from pipelines.store.digests import digest_file
 from pipelines.store.files import UNPUBLISHED
 from pipelines.store.lease import Lease
 from pipelines.store.manifest import FileEntry
-from pipelines.store.remote import download, upload
+from pipelines.store.remote import Put, download, upload
 
 PERIOD_S = 30.0
 SMALL_BYTES = 1 << 20  # copied at once; larger files are linked
@@ -78,13 +77,14 @@ class Saved:
 
 @dataclass
 class Snapshots:
-    """The snapshots of one draft. on_problem: receives a line when the first one fails."""
+    """The snapshots of one draft. on_problem: receives a line when the first one fails; put: puts files."""
 
     folder: Path
     objects: Objects
     lease: Lease
     key: str  # drafts/<fingerprint>
     on_problem: Callable[[str], object] = print
+    put: Put = upload
     _saved: dict[str, Saved] = field(default_factory=dict)  # the last snapshot, by name of the file
     _count: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -188,10 +188,10 @@ class Snapshots:
         folder = f"{self.key}/{self.lease.nonce}/{self._count}"
         if not self.lease.nonce:
             return False
-        upload(self.objects, {file: f"{folder}/{name}" for name, file in sources.items()})
+        digests = self.put(self.objects, {file: f"{folder}/{name}" for name, file in sources.items()})
         saved = {name: old for name, old in self._saved.items() if stats.get(name) == old.stat}
         for name, file in sources.items():
-            entry = FileEntry(bytes=file.stat().st_size, xxh3_128=digest_file(file))
+            entry = FileEntry(bytes=file.stat().st_size, xxh3_128=digests[file])
             saved[name] = Saved(f"{folder}/{name}", entry, stats[name])
         linked = [name for name in sources if not _is_copied(name, stats[name])]
         if any(_stat(sources[name]) != stats[name] for name in linked):

@@ -73,7 +73,7 @@ def sweep_recipe(
             log.warn(sentence)
         session = open_session(store, address, log)
         try:
-            prepare(recipes[0], session, log, until)
+            prepare(recipes[0], store.digests, session, log, until)
         finally:
             session.stop()
         candidates = [

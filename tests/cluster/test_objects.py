@@ -23,6 +23,8 @@ from pipelines.data.sources.jsonl import RANGE_BYTES
 from pipelines.objects import Objects
 from pipelines.recipe import reader
 from pipelines.stages import STAGES
+from pipelines.store.digests import digest_file
+from pipelines.store.runs import resolve
 from pipelines.verbs.run import run_recipe
 from tests import runs
 from tests.cluster.conftest import ROOT, Head, running_head
@@ -172,6 +174,56 @@ def test_an_object_that_is_replaced_while_it_is_brought_ends_the_run_and_the_nex
     finish(bucket.start(*TOYS, str(project.file), "--json", log=log), log)
     (copy,) = (project.store.root / "cache" / "sources").rglob("@*/07.txt")
     assert copy.read_bytes() == b"another text"
+
+
+DRIVER = """
+import runpy, sys
+from pipelines.run import transfers
+from pipelines.store import digests, snapshots
+
+digest_file = digests.digest_file
+
+def refuse(path):
+    if {"raw", "drafts"} & set(path.parts):
+        raise OSError(f"{path}: hashed by the driver")
+    return digest_file(path)
+
+digests.digest_file = refuse
+transfers.MIN_BYTES = transfers.SMALL_BYTES = 1
+snapshots.PERIOD_S = 0.3
+sys.argv[0] = "-m"
+runpy.run_module("tests.toy_stages", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_nodes_hash_files_and_put_those_of_artifacts(
+    bucket: Bucket, project: ToyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver, which would fail if it hashed a file of these itself, puts manifests, records and lists."""
+    log, store = project.folder / "log", f"s3://bucket/{project.folder.name}/store"
+    text = TEXT.replace("books.txt", "raw").replace("corpus: {}", f"corpus: {{word: {'w' * 2000}, times: 1000}}")
+    project.file.write_text(text.replace("STORE", store))
+    monkeypatch.setenv("RAYSE_SCRATCH", str(project.folder / "scratch"))
+    sleep = ("--set", "tokenizer.behaviour=sleep")
+    process = bucket.start("-c", DRIVER, "run", str(project.file), "--json", *sleep, log=log)
+    objects, scratch = Objects(store), project.folder / "scratch"
+    runs.wait_until(lambda: any(e.key.endswith("asleep") for e in objects.list("drafts")), process, log=log)
+    (asleep,) = scratch.glob("*/drafts/[!.]*/asleep")
+    (asleep.parent / "more").write_bytes(b"more" * 500_000)
+    runs.wait_until(lambda: any(e.key.endswith("more") for e in objects.list("drafts")), process, log=log)
+    (asleep.parent / "wake_up").touch()
+    record = finish(process, log)
+    assert f"{NUM_OBJECTS} of {NUM_OBJECTS} files hashed" in log.read_text()
+    assert bucket.by_drivers() < 100_000
+    assert sum(bucket.by_nodes().values()) > 5 * 2_000_000  # four artifacts, each with what those before it say; more
+    project.file.write_text(text.replace("STORE", str(project.store.root)))
+    for name, made in project.run().stages.items():
+        remote = record["stages"][name]["fingerprint"]
+        assert name != "corpus" or remote == made.fingerprint
+        manifest = objects.get(f"artifacts/{made.makes}/{remote}/manifest.json")
+        assert manifest is not None
+        (file,) = json.loads(manifest[0])["files"].values()
+        assert file["xxh3_128"] == digest_file(resolve(project.store, name).path / "text.txt")
 
 
 CORPUS = """

@@ -11,7 +11,7 @@ import xxhash
 
 from pipelines.data.sources.ranges import STEP_BYTES
 from pipelines.store import digests
-from pipelines.store.digests import FileDigests, digest_file, digest_value
+from pipelines.store.digests import FileDigests, digest_file, digest_value, hashed_in_state
 
 
 def test_the_digest_of_a_value_does_not_depend_on_the_order_of_its_keys() -> None:
@@ -63,6 +63,28 @@ def test_entries_are_what_was_set_last_however_many_there_are() -> None:
     assert all(entries.get(key) == value for key, value in expected.items())
     assert {entry[:16]: entry[16:] for entry in entries} == expected and len(entries) == len(expected)
     assert not any(entries.get(key) for key in (bytes(16), b"\xff" * 16, random.randbytes(16)))
+
+
+def test_digests_from_other_nodes_are_taken_for_files_in_the_same_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, files = tmp_path / "digests.txt", [tmp_path / name for name in ("known", "new", "changed", "gone")]
+    for file in files:
+        file.write_text(file.name[:-1] + "\n")
+    FileDigests(cache).of(files[0])
+    kept = FileDigests(cache)
+    unknown = kept.unknown(files)
+    assert [(path, size) for path, _, size in unknown] == [(str(file), len(file.name)) for file in files[1:]]
+    files[2].write_text("longer than before")
+    files[3].unlink()
+    found = [hashed_in_state(path, state, True) for path, state, _ in unknown]
+    assert [each is not None for each in found] == [True, False, False]
+    kept.add(each for each in found if each is not None)
+    assert kept.lines_before(files[1]) == [0, 1] and kept.lines_before(files[0]) is None
+    assert kept.unknown(files) == FileDigests(cache).unknown(files) == kept.unknown(files[2:3]) != []
+    expected = digest_file(files[1])
+    monkeypatch.setattr(digests, "digest_file", lambda path: pytest.fail("is hashed again"))
+    assert FileDigests(cache).of_all(files[:2])[1] == expected
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "文", "ab" * 47, "ab" * 49, "\n\n" * 3000])

@@ -8,6 +8,8 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from pipelines.errors import UserError
 from pipelines.objects import Objects
 from pipelines.store import lease, snapshots
 from pipelines.store.artifacts import Draft, Store, write_atomically
+from pipelines.store.remote import upload
 from pipelines.store.snapshots import LIST
 from tests.object_server import Disturbance, Machines, keys, needs_server
 from tests.runs import wait_until
@@ -143,20 +146,21 @@ def test_a_folder_left_by_an_earlier_holder_is_not_mistaken_for_the_latest(machi
     assert (third.path / "step").read_text() == "2"
 
 
-def test_files_that_are_being_written_make_no_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_being_written_make_no_snapshot(store: Store) -> None:
     draft = filled_draft(store)
     growing = draft.path / "growing"
     growing.write_bytes(b"1" * (2 << 20))
-    upload = snapshots.upload
 
-    def upload_while_it_grows(*arguments: object) -> None:
-        upload(*arguments)  # type: ignore[arg-type]
+    def upload_while_it_grows(objects: Objects, files: Mapping[Path, str]) -> dict[Path, str]:
+        digests = upload(objects, files)
         with growing.open("ab") as file:
             file.write(b"2")
+        return digests
 
-    monkeypatch.setattr(snapshots, "upload", upload_while_it_grows)
+    assert draft.snapshots is not None
+    draft.snapshots.put = upload_while_it_grows
     assert not take(draft)
-    monkeypatch.setattr(snapshots, "upload", upload)
+    draft.snapshots.put = upload
     (draft.path / "blocks.partial").write_text("half")
     assert take(draft)
     assert draft.lease is not None
@@ -167,18 +171,18 @@ def test_files_that_are_being_written_make_no_snapshot(store: Store, monkeypatch
     store.drop(draft)
 
 
-def test_a_log_of_lines_that_grows_holds_no_snapshot_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_of_lines_that_grows_holds_no_snapshot_up(store: Store) -> None:
     draft = filled_draft(store)
     growing = draft.path / "progress.jsonl"
     growing.write_bytes(b"1" * (2 << 20))
-    upload = snapshots.upload
 
-    def upload_while_it_grows(*arguments: object) -> None:
+    def upload_while_it_grows(objects: Objects, files: Mapping[Path, str]) -> dict[Path, str]:
         with growing.open("ab") as file:
             file.write(b"2")
-        upload(*arguments)  # type: ignore[arg-type]
+        return upload(objects, files)
 
-    monkeypatch.setattr(snapshots, "upload", upload_while_it_grows)
+    assert draft.snapshots is not None
+    draft.snapshots.put = upload_while_it_grows
     assert take(draft)
     store.drop(draft)
 
