@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from cluster.errors import ClusterError, disk_full
 from cluster.session import Session, log_location
@@ -105,7 +106,8 @@ class Walk:
                 self.store.drop(draft)
                 return existing
             facts = self._attempt(step, draft)
-            artifact = self._commit(step, draft, facts)
+            self._hash(draft.out)
+            artifact = self.store.commit(draft, self._manifest(step, facts))
             if story := rows_used(facts):
                 rejected = ", ".join(name for name in artifact.manifest.files if name.startswith("rejected."))
                 self.log.note(f"{story} ({rejected})" if rejected and "not used" in story else story)
@@ -113,15 +115,15 @@ class Walk:
             with suppress(OSError, ClusterError, UserError):  # a server that fails: the error itself matters more
                 draft.release()
             raise
+        self._hash(artifact.path)  # again, where who opens it compares it with its manifest
         self.log.end(f"done in {facts['run/wall_s']:.1f} s")
         return artifact
 
-    def _commit(self, step: Step, draft: Draft, facts: Facts) -> Artifact:
-        """Commits a stage's artifact; on a cluster tasks hash its files."""
+    def _hash(self, folder: Path) -> None:
+        """Lets tasks hash the files in a folder, on a cluster that is connected."""
         if self.session.started and not self.session.local:
-            files = ((path, False) for path in draft.out.rglob("*") if path.is_file())
+            files = ((path, False) for path in folder.rglob("*") if path.is_file())
             hash_files(files, self.store.digests, self.session, self.log)
-        return self.store.commit(draft, self._manifest(step, facts))
 
     def _attempt(self, step: Step, draft: Draft) -> Facts:
         """Runs a stage and measures it. Returns its facts, with the cost of all attempts."""

@@ -6,18 +6,20 @@ import gzip
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import psutil
 import pytest
 
+from cluster import reaper
 from pipelines.data.sources import object_files
 from pipelines.data.sources.jsonl import RANGE_BYTES
 from pipelines.objects import Objects
@@ -155,6 +157,32 @@ def test_nodes_bring_objects_and_a_run_that_was_killed_brings_the_rest(bucket: B
     assert record["stages"]["corpus"]["fingerprint"] == same.run().stages["corpus"].fingerprint
 
 
+def test_objects_of_a_worker_that_dies_are_brought_by_another(bucket: Bucket, project: ToyProject) -> None:
+    log, proxy, killed, one_at_a_time = project.folder / "log", bucket.proxy, list[int](), Lock()
+
+    def workers() -> list[int]:
+        """Those of one of the two nodes that bring objects."""
+        pids = reaper.marked(bucket.head.mark)
+        return [pid for pid in pids if psutil.Process(pid).cmdline()[:1] == ["ray::fetch"]]
+
+    def kill_one(method: str, path: str) -> str:
+        with one_at_a_time:
+            if method == "GET" and path.endswith(".txt") and not killed:
+                runs.wait_until(workers)
+                killed.append(workers()[0])
+                os.kill(killed[0], signal.SIGKILL)
+        return "pass"
+
+    proxy.decide = kill_one
+    record = finish(bucket.start(*TOYS, str(project.file), "--json", log=log), log)
+    assert killed and record["outcome"] == "done"
+    asked = Counter(gets(proxy.requests))
+    assert len(asked) == NUM_OBJECTS < asked.total()
+    copies = (project.store.root / "cache" / "sources").rglob("@*/*.txt")
+    texts = sorted((project.folder / "raw").iterdir())
+    assert [copy.read_bytes() for copy in sorted(copies)] == [text.read_bytes() for text in texts]
+
+
 def test_an_object_that_is_replaced_while_it_is_brought_ends_the_run_and_the_next_one_is_whole(
     bucket: Bucket, project: ToyProject
 ) -> None:
@@ -184,9 +212,9 @@ from pipelines.store import digests, snapshots
 digest_file = digests.digest_file
 
 def refuse(path):
-    if {"raw", "drafts"} & set(path.parts):
+    if {"raw", "drafts", "artifacts"} & set(path.parts):
         raise OSError(f"{path}: hashed by the driver")
-    return digest_file(path)
+    return digest_file(path)  # code
 
 digests.digest_file = refuse
 transfers.MIN_BYTES = transfers.SMALL_BYTES = 1
