@@ -21,7 +21,7 @@ import pytest
 
 from cluster import reaper
 from pipelines.data.sources import object_files
-from pipelines.data.sources.jsonl import RANGE_BYTES
+from pipelines.data.sources.ranges import RANGE_BYTES
 from pipelines.objects import Objects
 from pipelines.recipe import reader
 from pipelines.stages import STAGES

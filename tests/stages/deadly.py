@@ -42,7 +42,7 @@ class Deadly:
 def lose_workers(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Has every function that is run in tasks kill a worker; the folder then has a file by the name of each."""
     folder.mkdir()
-    run_tasks, map_in_order = parallel._run_tasks, parallel.map_in_order
+    run_tasks, map_in_order = parallel.run_tasks, parallel.map_in_order
 
     def run_deadly(function: Callable[..., Any], items: Sequence[dict[str, Any]], **rest: Any) -> Iterator[None]:
         return run_tasks(Deadly(function, folder), items, **rest)
@@ -50,5 +50,5 @@ def lose_workers(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     def map_deadly(function: Callable[..., Any], items: Sequence[dict[str, Any]], **rest: Any) -> Iterator[Any]:
         return map_in_order(Deadly(function, folder), items, **rest)
 
-    monkeypatch.setattr(parallel, "_run_tasks", run_deadly)
+    monkeypatch.setattr(parallel, "run_tasks", run_deadly)
     monkeypatch.setattr(blocks, "map_in_order", map_deadly)
