@@ -2,7 +2,7 @@
 
     tests.benchmarks.corpus_text ──N/8 and N bytes──► the stage, in a Ray of its own ──► CPU of all its processes
                                  ──N bytes, FineWeb's rules──► the stage, and datatrove on the same files
-                                 ──copies that are known──► recall and precision
+                                 ──copies that are known──► recall and precision, recall by similarity
 
 CPU seconds, not wall seconds: they depend less on what else a machine does. Both sides' starts are included.
 """
@@ -10,6 +10,7 @@ CPU seconds, not wall seconds: they depend less on what else a machine does. Bot
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.data.corpus import cleaning, duplicates
+from pipelines.data.corpus import cleaning, duplicates, minhash
 from pipelines.data.sources import SOURCES
 from pipelines.data.sources.source import Source
 from pipelines.stage import Facts, Work
@@ -35,6 +36,7 @@ FINEWEB = {"preset": "fineweb", "language": None, "gopher_quality": {"split_long
 NO_FILTERS = {"length": None, "language": None, "repetition": None, "quality": None}
 LARGE_BYTES = 500_000_000  # from here on another goal: the start no longer counts
 NUM_INJECTED = 1500  # documents of each language that are copied
+SIMILARITIES = ((0.7, 0.8), (0.8, 0.85), (0.85, 1.0))  # of pairs whose recall is told by itself
 
 
 class SilentProgress:
@@ -98,20 +100,68 @@ def language_files(folder: Path) -> dict[str, Source]:
 
 
 def near_duplicates(texts: dict[str, list[str]]) -> dict[str, float]:
-    """Recall and precision of near duplicates on copies that are known: a pair loses one document, others none."""
+    """Recall and precision of near duplicates on copies that are known: a pair loses one document, others none.
+
+    Of similarities between, near the threshold, either may be right: recall by similarity, beside what is expected."""
     with tempfile.TemporaryDirectory() as name:
-        like, unlike = corpus_text.write_injected(Path(name), texts, NUM_INJECTED)
+        pairs = corpus_text.write_injected(Path(name), texts, NUM_INJECTED)
         file = {"path": str(Path(name) / "injected.jsonl"), "language": "auto"}
         options = CorpusOptions.model_validate({"filters": NO_FILTERS, "held_out": 0})
         measured = run_stage({"injected": SOURCES["jsonl"].model_validate(file)}, options)
         dropped = corpus_text.dropped_pairs(measured.rejected, Path(name))
+    like = {pair for pair, similarity in enumerate(pairs) if similarity >= corpus_text.LIKE_FROM}
+    unlike = {pair for pair, similarity in enumerate(pairs) if similarity < corpus_text.UNLIKE_BELOW}
     hits = sum(pair in like for pair in dropped)
+    num_dropped = sum(number for pair, number in dropped.items() if pair in like | unlike)
     return {
         "corpus/near_pairs": float(len(like)),
         "corpus/near_decoys": float(len(unlike)),
         "corpus/near_recall": hits / len(like),
-        "corpus/near_precision": hits / max(1, sum(dropped.values())),
+        "corpus/near_precision": hits / max(1, num_dropped),
+        **recall_by_similarity(pairs, set(dropped), options),
     }
+
+
+def recall_by_similarity(pairs: Sequence[float], dropped: set[int], options: CorpusOptions) -> dict[str, float]:
+    """Of the pairs in each range of similarity: how many there are, the share that loses a document, the share that
+    has a band in common by the curve 1 - (1 - s^rows)^bands, and the share that is expected to lose one."""
+    threshold, permutations = options.near_duplicates or 1.0, options.permutations
+    figures: dict[str, float] = {}
+    for low, high in SIMILARITIES:
+        chosen = [pair for pair, similarity in enumerate(pairs) if low <= similarity < high]
+        name = f"{low * 100:.0f}_{high * 100:.0f}"
+        figures[f"corpus/near_pairs_{name}"] = float(len(chosen))
+        if chosen:
+            curves = [(in_a_band(pairs[pair], threshold, permutations), expected(pairs[pair], threshold, permutations))
+                      for pair in chosen]  # fmt: skip
+            figures[f"corpus/near_recall_{name}"] = sum(pair in dropped for pair in chosen) / len(chosen)
+            figures[f"corpus/near_bands_{name}"] = sum(curve for curve, _ in curves) / len(chosen)
+            figures[f"corpus/near_expected_{name}"] = sum(curve for _, curve in curves) / len(chosen)
+    return figures
+
+
+def in_a_band(similarity: float, threshold: float, permutations: int) -> float:
+    """The probability that two documents of this similarity are equal in all rows of a band.
+
+    >>> [round(in_a_band(similarity, 0.8, 128), 3) for similarity in (0.7, 0.8, 0.9)]
+    [0.787, 0.986, 1.0]
+    """
+    num_bands, rows = minhash.bands(threshold, permutations)
+    return 1 - (1 - similarity**rows) ** num_bands
+
+
+def expected(similarity: float, threshold: float, permutations: int) -> float:
+    """The probability that one of two documents of this similarity is dropped: that as many hashes are equal as the
+    threshold asks for, which is binomial, and a whole band among them, by the share that is equal.
+
+    >>> [round(expected(similarity, 0.8, 128), 2) for similarity in (0.7, 0.8, 0.9)]
+    [0.01, 0.5, 1.0]
+    """
+    least = minhash.min_equal_hashes(threshold, permutations)
+    return sum(
+        math.comb(permutations, equal) * similarity**equal * (1 - similarity) ** (permutations - equal)
+        * in_a_band(equal / permutations, threshold, permutations) for equal in range(least, permutations + 1)
+    )  # fmt: skip
 
 
 def beside_datatrove(

@@ -23,6 +23,9 @@ SHARES = {"en": 0.75, "zh": 0.25}  # of the bytes
 UNLIKE = 0.2  # of the words replaced: similarity about 0.2
 SHINGLE_WORDS = 5
 MIN_WORDS, MAX_WORDS = 60, 600  # of the documents that are copied
+UNLIKE_BELOW, LIKE_FROM = 0.7, 0.85  # similarities of pairs that are no duplicates, and of those that surely are
+# Least and largest similarity of copies, and the share of their words that is replaced.
+EDITS = ((LIKE_FROM, 1.0, 0.01), (UNLIKE_BELOW, LIKE_FROM, 0.025), (0.3, UNLIKE_BELOW, 0.06))
 
 
 def documents(files: Sequence[Path], limit_bytes: int = 8_000_000) -> dict[str, list[str]]:
@@ -115,30 +118,29 @@ def unlike_each_other(texts: Sequence[str], language: str, number: int) -> list[
     return chosen
 
 
-def write_injected(folder: Path, texts: dict[str, list[str]], number: int) -> tuple[set[int], set[int]]:
+def write_injected(folder: Path, texts: dict[str, list[str]], number: int) -> list[float]:
     """Writes documents in two languages, with copies at random places, into FOLDER/injected.jsonl.
 
-    Returns the pairs that are duplicates (similarity 0.85 and more, by exact sets of shingles) and the copies that are
-    none (0.3 to 0.7), as numbers, which their rows have as `pair`."""
+    Returns the similarity of each pair, 0.3 to 1, by exact sets of shingles. Their rows have its number as `pair`."""
     rng = random.Random("injected")
     rows: list[tuple[str, int]] = []
-    like: set[int] = set()
-    unlike: set[int] = set()
+    pairs: list[float] = []
     for language in SHARES:
         pool = vocabulary(texts[language], language)
         for text in unlike_each_other(texts[language], language, number):
-            pair = len(like) + len(unlike)
-            low, high, share = (0.85, 1.0, 0.01) if rng.random() < 0.5 else (0.3, 0.7, 0.06)
+            low, high, share = rng.choice(EDITS)
             original = shingles(text, language)
-            copies = (edited(text, language, share, pool, rng) for _ in range(10))
-            copy = next((c for c in copies if low <= jaccard(original, shingles(c, language)) < high), None)
-            if copy is not None:
-                (like if low == 0.85 else unlike).add(pair)
-                rows += [(text, pair), (copy, pair)]
+            for _ in range(10):
+                copy = edited(text, language, share, pool, rng)
+                similarity = jaccard(original, shingles(copy, language))
+                if low <= similarity < high:
+                    rows += [(text, len(pairs)), (copy, len(pairs))]
+                    pairs.append(similarity)
+                    break
     rng.shuffle(rows)
     with (folder / "injected.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text, "pair": str(pair)}, ensure_ascii=False) + "\n" for text, pair in rows)
-    return like, unlike
+    return pairs
 
 
 def dropped_pairs(rejected: list[dict[str, object]], folder: Path) -> dict[int, int]:
