@@ -158,8 +158,8 @@ def worse_duplicates(better: np.ndarray, worse: np.ndarray, worse_bytes: np.ndar
     """Returns int64 each: (the numbers of the documents to drop, sorted, for each the one that is kept instead), of all
     PAIRS; pairs may be there more than once.
 
-    Documents are decided from the best to the worst, and dropped where a better one of a pair is kept: for the first
-    such pair."""
+    Documents are decided from the best to the worst, and dropped where a better one of a pair is kept: for that of the
+    first such pair, in the order in which they are given."""
     documents, positions = np.unique(np.concatenate([better, worse]), return_inverse=True)
     order = np.lexsort((worse, -worse_bytes))
     positions_E2 = positions.reshape(2, len(better))[:, order].T
