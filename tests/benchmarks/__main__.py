@@ -37,11 +37,13 @@ BENCHMARKS = {  # name → the module whose main() returns its figures
     "ppo_learns": "ppo_learns",
     "planning": "planning",
     "engine_times": "engine_times",
+    "writing": "writing",
 }
 DEFAULT = [
     name
     for name in BENCHMARKS
-    if name not in ("ppo_learns", "adapters", "quality", "serve_failures", "soak", "planning", "engine_times")
+    if name
+    not in ("ppo_learns", "adapters", "quality", "serve_failures", "soak", "planning", "engine_times", "writing")
 ]  # these take minutes; soak an hour
 
 
