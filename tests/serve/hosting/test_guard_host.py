@@ -202,8 +202,8 @@ def test_all_models_ask_one_guard_model_and_follow_its_alias(tiny: Tiny, tmp_pat
                 facts = receipts.unverified(declined["rayse_receipt"])
                 assert facts["guard"].endswith(f" + {alias} {earlier.fingerprint}")
             promote(store, later.fingerprint, alias, reason="", as_json=False)
-            for model in models:
-                server.wait_for(f"{model}: serving version {model}, with other settings: guard_model")
+            for model, version in zip(models, names, strict=True):
+                server.wait_for(f"{model}: serving version {version}, with other settings: guard_model")
             declined = ask(server.client, f"Tell me of {WORD} now").json()
             assert receipts.unverified(declined["rayse_receipt"])["guard"].endswith(f" + {alias} {later.fingerprint}")
     assert set(statuses) == {200}
