@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster import reaper
 from pipelines.data.sources import object_files
 from pipelines.data.sources.ranges import RANGE_BYTES
 from pipelines.objects import Objects
@@ -57,6 +56,12 @@ class Bucket:
             if each.pid and (each.laddr[-1:], each.raddr[-1:]) == ((port,), (proxy,)):
                 self.moved[each.pid] += sent + received
                 self.parents[each.pid] = psutil.Process(each.pid).ppid()
+
+    def asking(self) -> list[int]:
+        """The workers that wait for an object, on either node."""
+        proxy = int(self.proxy.url.rpartition(":")[2])
+        pids = {each.pid for each in psutil.net_connections("tcp4") if each.pid and each.raddr[-1:] == (proxy,)}
+        return [pid for pid in pids if psutil.Process(pid).cmdline()[:1] == ["ray::fetch"]]
 
     def by_drivers(self) -> int:
         """Bytes of the processes that this one has started."""
@@ -157,23 +162,18 @@ def test_nodes_bring_objects_and_a_run_that_was_killed_brings_the_rest(bucket: B
     assert record["stages"]["corpus"]["fingerprint"] == same.run().stages["corpus"].fingerprint
 
 
-def test_objects_of_a_worker_that_dies_are_brought_by_another(bucket: Bucket, project: ToyProject) -> None:
+def test_objects_of_workers_that_die_are_brought_by_others(bucket: Bucket, project: ToyProject) -> None:
     log, proxy, killed, one_at_a_time = project.folder / "log", bucket.proxy, list[int](), Lock()
 
-    def workers() -> list[int]:
-        """Those of one of the two nodes that bring objects."""
-        pids = reaper.marked(bucket.head.mark)
-        return [pid for pid in pids if psutil.Process(pid).cmdline()[:1] == ["ray::fetch"]]
-
-    def kill_one(method: str, path: str) -> str:
+    def kill_those_that_ask(method: str, path: str) -> str:
         with one_at_a_time:
             if method == "GET" and path.endswith(".txt") and not killed:
-                runs.wait_until(workers)
-                killed.append(workers()[0])
-                os.kill(killed[0], signal.SIGKILL)
+                killed.extend(bucket.asking())
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
         return "pass"
 
-    proxy.decide = kill_one
+    proxy.decide = kill_those_that_ask
     record = finish(bucket.start(*TOYS, str(project.file), "--json", log=log), log)
     assert killed and record["outcome"] == "done"
     asked = Counter(gets(proxy.requests))
