@@ -161,7 +161,7 @@ class _Batch:
         """The group and the `meta` of a row without personal data. Counts what was in `meta`."""
         meta: dict[str, str] = {}
         for key, value in row.meta.items():
-            meta[key], numbers = self.privacy.replace(value)
+            meta[key], numbers = self.privacy.replace(value, label=key)
             self._count_private(numbers)
         return row.group and self.privacy.disguise(row.group), meta
 

@@ -15,22 +15,27 @@ from functools import lru_cache
 
 from pipelines.data.text.name_words import GIVEN, NO_NAME, NO_TITLED, ORGANISATION
 
-UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĘĚĞĢĪİĶĹĻĽŁŃŅŇŌŐŒŔŘŚŞŠŤŪŮŰŹŻŽ"
+LATIN = [*range(0x41, 0x250), *range(0x1E00, 0x1F00)]
+UPPER = "".join(filter(str.isupper, map(chr, LATIN)))
 LETTER = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
-WORD = rf"[{UPPER}](?:\.(?:[ ]?[{UPPER}]\.)*|[{LETTER}]*(?:['’-](?!s\b)[{LETTER}]+)*)(?![{LETTER}0-9_])"
+# Of a word: no letter, nor the rest of an address of mail (Jane.Doe@corp.com).
+END = rf"(?![{LETTER}0-9_@]|[.+'-][A-Za-z0-9][A-Za-z0-9.+'_-]{{0,63}}@)"
+WORD = rf"[{UPPER}](?:\.(?:[ ]?[{UPPER}]\.)*|[{LETTER}]*(?:['’-](?!s\b)[{LETTER}]+)*){END}"
 PARTICLE = "(?:van|von|der|den|de|del|della|da|di|du|dos|la|le|el|al|bin|ibn|ter|zu)"
 NAME = re.compile(rf"{WORD}(?:[ ](?:{PARTICLE}[ ]){{0,2}}{WORD}){{0,3}}")
 CAPITALISED = re.compile(rf"(?<![{LETTER}0-9_@.'’-]){WORD}")
 FAMILY_NAME = re.compile(rf"[ ]({WORD})")
-PART = re.compile(rf"[{LETTER}.'’-]+")
-ENDED = re.compile(r"(?:[ \t]*(?:$|[\n,;:.!?()<>\[\]|/\"*]|[-–—][ -]|(?:and|&)[ ])|[ ]{2}|\t)")
+PART = re.compile(rf"[{LETTER}]+(?:['’-][{LETTER}]+)*{END}")
+ENDED = re.compile(
+    rf"(?:[ \t]*(?:$|[\n,;:.!?()<>\[\]{{}}|/\"”*]|['’](?![{LETTER}])|[-–—][ -]|(?:and|&)[ ])|[ ]{{2}}|\t)"
+)
 SIGNED = re.compile(r"[ \t]*(?:$|[\n,|/]|(?:and|&)[ ])")
 TITLE = re.compile(
     r"(?:Mrs?|Ms|Mx|Miss|Dr|Prof|Professor|Mme|Mlle|Herr|Frau|Se[ñn]ora?|Cpl|Sgt|Capt|Lt|Rev|Officer|Coach|Nurse"
-    r"|Aunt|Auntie|Uncle|Grandma|Grandpa|Granny)\.?[ ](?=[A-ZÀ-Þ])"
+    rf"|Aunt|Auntie|Uncle|Grandma|Grandpa|Granny)\.?[ ](?=[{UPPER}])"
 )
-GREETING = re.compile(r"(?:Dear(?:est)?|Hi|Hello|Hey|Good (?:morning|afternoon|evening|day)),?[ ](?=[A-ZÀ-Þ])")
-NEXT_LINE = re.compile(r"\n\s{0,4}(?=[A-ZÀ-Þ])")
+GREETING = re.compile(rf"(?:Dear(?:est)?|Hi|Hello|Hey|Good (?:morning|afternoon|evening|day)),?[ ](?=[{UPPER}])")
+NEXT_LINE = re.compile(rf"\n\s{{0,4}}(?=[{UPPER}])")
 CLOSING = re.compile(
     r"(?:(?:(?:with|my|all) )?(?:best|kind(?:est)?|warm(?:est)?|with)?(?: [a-z]+)? ?(?:regards|wishes)"
     r"|(?:yours|very)(?: [a-z]+)?|sincerely(?: yours)?|respectfully(?: yours)?|best|cheers"
@@ -58,20 +63,22 @@ PERSON_LABEL = re.compile(
     r"|(?:account|card|policy)[ ]?holder|organi[sz]er|chair|secretary)[ ]?",
     re.IGNORECASE,
 )
-LABEL_SIGNS = "\n,;.|(\t"  # before a label
+BARE_NAME = re.compile("(?:the )?names?(?: of .*)?", re.IGNORECASE)  # of a person, a dish or a program
+LABEL_SIGNS = "\n,;.|()\t<>{}[]"  # before a label
+AROUND_LABEL = " -–—*•_#+\"'“”`"  # of lists, of Markdown, of JSON
+BEFORE_VALUE = re.compile("[ \t]*+[\"'“*_]{0,3}[ ]?")
 LABEL_CHARACTERS = 48
 CHAT = re.compile(rf"(?:\[[^\]\n]{{1,20}}\][ ]?)?({WORD}(?:[ ]{WORD})?)")  # before a colon, of what somebody says
 MY_NAME = re.compile(r"[Mm][Yy] (?:full |first |last )?name(?: is|['’]s)[: ]+")
-I_AM = re.compile(r"(?:I['’]m|I am|[Tt]his is|[Hh]ere is)[ ](?=[A-ZÀ-Þ])")
+I_AM = re.compile(rf"(?:I['’]m|I am|[Tt]his is|[Hh]ere is)[ ](?=[{UPPER}])")
 SPEAKING = re.compile(r"[ ](?:speaking|calling|writing|here|from)\b")
 RELATION = re.compile(
     r"(?:[Mm]y|[Oo]ur)(?: [a-z-]+)? (?:wife|husband|partner|spouse|fianc[ée]e?|mother|mum|mom|dad|father|brother|sister"
     r"|son|daughter|uncle|aunt|cousin|nephew|niece|friend|boss|colleague|co-?worker|neighbou?r|room-?mate|flat-?mate"
     r"|landlord|landlady|nanny|teacher|tutor|coach|assistant|girlfriend|boyfriend|grandmother|grandfather|grandson|granddaughter"
     r"|stepson|stepdaughter|therapist|secretary|supervisor|manager|lawyer|classmate|babysitter|doctor|dentist),?"
-    r"(?: is called| named| called)?[ ](?=[A-ZÀ-Þ])"
+    rf"(?: is called| named| called)?[ ](?=[{UPPER}])"
 )
-WITH_PEOPLE = re.compile(r"(?:to|with|for|by|of|[Mm]et|[Ww]elcome|me|named|called)[ ](?=[A-ZÀ-Þ])")
 LAST_WORD = re.compile(r"[A-Za-z]+(?= $)")
 PERSONS = (
     "man woman boy girl guy lady gentleman person child student patient nurse clerk driver neighbour neighbor friend "
@@ -82,7 +89,7 @@ APOSTROPHE = re.compile("['’]")
 RULERS = frozenset({"king", "queen", "pope", "prince", "princess", "lord", "saint", "st.", "president"})
 MAILBOX = re.compile(r"\"?[ ]<[^<>@\s]+@")
 TICKET = re.compile(r"[A-Z]{2,}/[A-Z]{2,}(?=[ ](?:MR|MRS|MS|MISS|MSTR)\b)")  # as airlines write them
-NEXT = re.compile(r"(?:,?[ ](?:and|&)|[,;])[ ](?=[A-ZÀ-Þ])")
+NEXT = re.compile(rf"(?:,?[ ](?:and|&)|[,;])[ ](?=[{UPPER}])")
 MAX_NAMES = 20  # of one list
 MIN_FAMILY_NAME = 4  # letters of one that is looked for again; shorter ones are words
 
@@ -113,19 +120,22 @@ BEFORE = {  # words before a name, and the words before them where a person is m
         ("welcome", Belief.PAIR, ""),
     )
 }
+BEGINNING = [word.capitalize() for word, (_, words) in BEFORE.items() if not words]  # of a sentence: Met, Welcome
+WITH_PEOPLE = re.compile(rf"(?:{'|'.join([*BEFORE, *BEGINNING])})[ ](?=[{UPPER}])")
 
 
 def english_names(text: str) -> Iterator[tuple[int, int]]:
     """Where names of people begin and end.
 
     >>> text = "Dear Mr. Okafor, my sister Ann Lee asked.\\nBest regards,\\nJane van Dyk\\nHead of Sales"
-    >>> [text[a:b] for a, b in sorted(english_names(text))]
+    >>> [text[a:b] for a, b in sorted(set(english_names(text)))]
     ['Okafor', 'Ann Lee', 'Jane van Dyk']
     """
     found = [*_titled(text), *_related(text)]
-    forms, chats = _before_colons(text)
+    forms, doubtful, chats = _before_colons(text)
     personal = [*_letters(text), *_introduced(text), *chats]
     found += [*forms, *personal]
+    yield from doubtful
     yield from found
     if found:
         yield from _again(text, found, is_personal=bool(personal))
@@ -186,27 +196,31 @@ def _related(text: str) -> Iterator[tuple[int, int]]:
                 yield from _names(text, cue.end(), belief)
 
 
-def _before_colons(text: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Names after labels (Name: X, From: X), and those of the lines of a chat (Ann: hello)."""
+def _before_colons(text: str) -> tuple[list[tuple[int, int]], ...]:
+    """Names after labels (Name: X, From: X); those after "name" alone that are not known, which may be other things;
+    and those of the lines of a chat (Ann: hello)."""
     forms: list[tuple[int, int]] = []
+    doubtful: list[tuple[int, int]] = []
     chats: list[tuple[int, int]] = []
     colon = text.find(":")
     while colon >= 0:
-        start = colon + 1
-        while text[start : start + 1] in (" ", "\t"):
-            start += 1
+        value = BEFORE_VALUE.match(text, colon + 1)
+        start = value.end() if value else colon + 1
         if text[start : start + 1].isupper():
-            label = _segment(text, colon, LABEL_SIGNS)
-            if NAME_LABEL.fullmatch(label):
+            label = _segment(text, colon, LABEL_SIGNS).strip(AROUND_LABEL).replace("_", " ")
+            if BARE_NAME.fullmatch(label):
+                for place in _names(text, start, Belief.PAIR):
+                    (forms if _name(text, place[0], Belief.KNOWN) else doubtful).append(place)
+            elif NAME_LABEL.fullmatch(label):
                 forms += _names(text, start, Belief.ENDED)
             elif PERSON_LABEL.fullmatch(label):
                 forms += _names(text, start, Belief.PAIR)
-        if text[start - 1 : start] == " ":
+        if text[colon + 1 : colon + 2] == " ":
             line = _segment(text, colon, "\n")
             if (chat := CHAT.fullmatch(line)) and _is_known(chat[1].split(" ")[0].lower()):
                 chats += _names(text, colon - len(chat[1]), Belief.KNOWN)
         colon = text.find(":", start)
-    return forms, chats
+    return forms, doubtful, chats
 
 
 def _segment(text: str, stop: int, signs: str) -> str:

@@ -127,7 +127,13 @@ ORGANISATION = frozenset(
     software solutions square staffing station stores store street studio studios suite suites supplies support
     surgery system systems team technical technologies technology theatre theater times tours traders trading
     training transport travel treasury trust union unit university valley ventures victoria villa village warehouse
-    website works workshop""")
+    website works workshop
+    beans bread bun burger burgers butter cake cakes casserole cheese cheesecake chicken chili chips chowder cookie
+    cookies cream crumble cupcakes dip dough dressing drink dumplings fries gravy ice icing jam juice kebab lasagna
+    lasagne lemonade loaf milk milkshake muffin muffins noodles oatmeal omelette pancake pancakes pasta pie pies
+    pizza porridge potatoes pudding punch ravioli risotto roll rolls salad salsa sandwich sandwiches sauce
+    scones shake smoothie soup spaghetti steak stew stir-fry sushi taco tacos tart tea toast waffles wrap wraps yogurt
+    api bot browser compiler database engine framework model module plugin script toolkit""")
 )
 # After a title, of fiction or of goods: Dr Pepper, Miss Universe.
 NO_TITLED = frozenset(
@@ -182,7 +188,7 @@ NO_CHINESE_NAME = frozenset(
     全体 全国 全科 全家 全校 应该 应当 应届 应用 边缘 师傅 师生 商店 商品 商家 商业 沙发 荣誉 荣获 和平 明天 明年
     明显 明白 明星 明确 查看 查询 容易 云南 信息 信用 信任 元素 海外 海关 海南 老师 邮箱 地址 电话 性别 年龄 部门
     职务 职业 手机 日期 备注 必填 不详 未知 保密 匿名 同上 空白 无名 本人 如下 见下 见附件 另行 待定 暂无 请填 盖章
-    客服 前台 公司 集团 先生 女士 小姐 同学 同志 经理""")
+    客服 前台 公司 集团 先生 女士 小姐 同学 同志 经理 小心 小时 小孩 高一 高二 高三""")
 )
 # Words that end in a family name, before a title.
 BEFORE_TITLE = frozenset(

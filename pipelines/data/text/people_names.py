@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from pipelines.data.text.chinese_names import chinese_names
-from pipelines.data.text.english_names import LETTER, english_names
+from pipelines.data.text.english_names import LETTER, PARTICLE, english_names
 from pipelines.data.text.name_words import (
     CHINESE_COMPOUND,
     CHINESE_FAMILY,
@@ -24,6 +24,9 @@ from pipelines.data.text.name_words import (
 
 IS_HAN = re.compile("[\u4e00-\u9fff]")
 PART = re.compile(rf"[{LETTER}'’]+")
+IS_PARTICLE = re.compile(PARTICLE)
+POINT = re.compile("([·•])")  # between the parts of a foreign name in Chinese
+INITIALS = sorted({part[0] for part in FIRST_PARTS})
 FAMILIAR = ("小", "阿", "老")  # before a given or a family name: 小雨, 阿飞
 NUM_FAMILIES = 128  # of Chinese surrogates: the commonest family names
 Key = Callable[[str], int]  # many bits of a part of a name, the same for equal parts
@@ -42,24 +45,31 @@ def people_names(text: str) -> Iterator[tuple[int, int]]:
 
 def name_surrogate(name: str, key: Key) -> str:
     """Another name of the same shape; each part has its own, so that Jane Doe and Mr Doe stay of one family."""
-    if "·" in name:
-        return "·".join(_characters(part, key(part), FOREIGN_CHARACTERS) for part in name.split("·"))
+    if POINT.search(name):
+        parts = POINT.split(name)
+        parts[::2] = [_characters(part, key(part), FOREIGN_CHARACTERS) for part in parts[::2]]
+        return "".join(parts)
     if IS_HAN.match(name):
         return _chinese(name, key)
-    return PART.sub(lambda part: _english(part[0], key(part[0].lower())), name)
+    return PART.sub(lambda part: _english(part, key(part[0].lower())), name)
 
 
-def _english(part: str, key: int) -> str:
+def _english(match: re.Match[str], key: int) -> str:
     """A word that may be a given or a family name; an initial for an initial; particles stay: van, de."""
-    if part.islower() and len(part) < 4:
+    part = match[0]
+    if match.start() and IS_PARTICLE.fullmatch(part):
         return part
-    key, first = divmod(key, len(FIRST_PARTS))
-    surrogate = FIRST_PARTS[first] + SECOND_PARTS[key % len(SECOND_PARTS)]
-    if surrogate.lower() == part.lower():
-        surrogate = FIRST_PARTS[first - 1] + SECOND_PARTS[key % len(SECOND_PARTS)]
     if len(part) == 1:
-        return surrogate[0]
-    return surrogate.upper() if part.isupper() else surrogate.lower() if part.islower() else surrogate
+        others = [letter for letter in INITIALS if letter != part.upper()]
+        surrogate = others[key % len(others)]
+    else:
+        key, first = divmod(key, len(FIRST_PARTS))
+        second = SECOND_PARTS[key % len(SECOND_PARTS)]
+        surrogate = FIRST_PARTS[first] + second
+        if surrogate.lower() == part.lower():
+            surrogate = FIRST_PARTS[first - 1] + second
+    is_capital = part.isupper() and len(part) > 1
+    return surrogate.upper() if is_capital else surrogate.lower() if part.islower() else surrogate
 
 
 def _chinese(name: str, key: Key) -> str:

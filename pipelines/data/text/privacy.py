@@ -15,11 +15,12 @@ keep the seed secret, where that matters.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pipelines.data.text.people_names import name_surrogate, people_names
@@ -93,6 +94,8 @@ PHONE_WORD = re.compile(
 )
 BARE_BARCODE_DIGITS = 12  # a landline of so many digits without a sign between is one only after PHONE_WORD
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 8, 15  # of an international number (E.164)
+NAMES: frozenset[PrivateKind] = frozenset({"names"})
+GROUP_LABELS = ("", "name", "联系人")  # a group may be a name with nothing beside it
 WITHOUT_BLANKS = WIDE + "".join(map(chr, range(0x21, 0x7F)))  # the characters of values
 BETWEEN_DIGITS = "0123456789 ().:+–-０１２３４５６７８９　（）．＋－\u2010\u2011"  # of a number
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999
@@ -125,18 +128,40 @@ def id_check(digits: str) -> str:
     return "10X98765432"[sum(weight * int(digit) for weight, digit in zip(ID_WEIGHTS, digits, strict=True)) % 11]
 
 
-def spans(text: str, kinds: frozenset[PrivateKind]) -> list[Span]:
+def spans(text: str, kinds: frozenset[PrivateKind], label: str = "") -> list[Span]:
     """Personal data of these kinds, in the order of the text, without overlaps: of two, the one that begins first, then
-    the longer.
+    the longer; names give way to other kinds. A label is what the text stands beside, as in a form.
 
     >>> spans("Write to ann@mail.com or call +44 20 7946 0958.", frozenset({"email", "phone"}))
     [Span(kind='email', start=9, stop=21), Span(kind='phone', start=30, stop=46)]
     """
+    narrow = _narrow(text)
+    others = _apart(_candidates(narrow, kinds))
+    if "names" not in kinds:
+        return others
+    places = people_names(f"{label}: {narrow}" if label else narrow)
+    shift = len(label) + 2 if label else 0
+    names = _apart(Span("names", start - shift, stop - shift) for start, stop in places if start >= shift)
+    return sorted([*others, *_beside(names, others, text)], key=lambda span: span.start)
+
+
+def _apart(candidates: Iterable[Span]) -> list[Span]:
+    """Those of the spans that do not overlap one before them."""
     result: list[Span] = []
-    for span in sorted(_candidates(_narrow(text), kinds), key=lambda span: (span.start, -span.stop)):
+    for span in sorted(candidates, key=lambda span: (span.start, -span.stop)):
         if not result or span.start >= result[-1].stop:
             result.append(span)
     return result
+
+
+def _beside(names: list[Span], others: list[Span], text: str) -> Iterator[Span]:
+    """The names, cut before other data that they run into; none that begins within such data."""
+    for name in names:
+        after = bisect.bisect_right(others, name.start, key=lambda span: span.stop)
+        if after == len(others) or others[after].start >= name.stop:
+            yield name
+        elif kept := text[name.start : others[after].start].rstrip():
+            yield Span("names", name.start, name.start + len(kept))
 
 
 def _narrow(text: str) -> str:
@@ -145,15 +170,13 @@ def _narrow(text: str) -> str:
 
 
 def _candidates(text: str, kinds: frozenset[PrivateKind]) -> Iterator[Span]:
-    """Personal data of these kinds; spans may overlap where a number is of several kinds, the most certain first."""
+    """Personal data of these kinds but names; spans may overlap where a number is of several kinds."""
     if "email" in kinds and "@" in text:
         yield from (Span("email", *m.span()) for m in EMAIL.finditer(text) if not NO_PERSON.search(m[0]))
     if "passport" in kinds:
         yield from (Span("passport", *match.span(1)) for match in PASSPORT.finditer(text))
     if "address" in kinds:
         yield from (Span("address", *place) for place in addresses(text))
-    if "names" in kinds:
-        yield from (Span("names", *place) for place in people_names(text))
     if "ip" in kinds and ":" in text:
         yield from (Span("ip", *match.span()) for match in IPV6.finditer(text) if _is_public(match[0]))
     if kinds & {"ip", "card", "id_number", "phone"}:
@@ -210,8 +233,9 @@ class Privacy:
         self.is_on = bool(self.actions)
         self.seed = seed
 
-    def replace(self, text: str) -> tuple[str, Counter[PrivateKind]]:
-        """Returns the text without personal data, and how much there was of each kind.
+    def replace(self, text: str, label: str = "") -> tuple[str, Counter[PrivateKind]]:
+        """Returns the text without personal data, and how much there was of each kind. The label is the name of the
+        column that a value is of.
 
         What drops a document is masked: it is set aside, and its first characters are in a file."""
         counts: Counter[PrivateKind] = Counter()
@@ -219,7 +243,7 @@ class Privacy:
             return text, counts
         pieces: list[str] = []
         position = 0
-        for kind, start, stop in spans(text, self.kinds):
+        for kind, start, stop in spans(text, self.kinds, label):
             value = text[start:stop]
             replacement = surrogate(kind, value, self.seed) if self.actions[kind] == "surrogate" else MASKS[kind]
             pieces += [text[position:start], replacement]
@@ -236,8 +260,12 @@ class Privacy:
         return "".join(self.replace(part)[0] for part in ESCAPE.split(text))
 
     def disguise(self, name: str) -> str:
-        """The name with surrogates for its personal data, whatever the action: different names stay different."""
-        surrogates: PrivacyOptions = dict.fromkeys(self.kinds, "surrogate")
+        """The name with surrogates for its personal data, whatever the action: different names stay different.
+
+        A name of a person gives a key instead, for surrogates of names are few."""
+        if "names" in self.kinds and any(spans(name, NAMES, label) for label in GROUP_LABELS):
+            return f"group-{_key('group', name, self.seed):032x}"[:22]
+        surrogates: PrivacyOptions = dict.fromkeys(self.kinds - NAMES, "surrogate")
         return Privacy(surrogates, self.seed).replace(name)[0]
 
     def drops(self, counts: Mapping[PrivateKind, int]) -> bool:

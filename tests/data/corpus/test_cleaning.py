@@ -289,17 +289,17 @@ def test_a_value_at_the_end_of_a_cut_row_is_in_no_file(tmp_path: Path, cut: int)
 def test_personal_data_in_meta_follows_the_action_and_is_counted(tmp_path: Path) -> None:
     class WithMeta(Jsonl):
         def read(self, part: Part) -> Iterator[Row | BadRow]:
-            meta = {"by": "ann@mail.org", "at": "81.2.69.142"}
+            meta = {"by": "ann@mail.org", "at": "81.2.69.142", "name": "Jane Doe"}
             yield Row(row=1, text=GOOD.format(1), meta=meta)
 
         read_texts = read
 
     (tmp_path / "rows.jsonl").write_text("{}\n")
     source = WithMeta.model_validate({"path": str(tmp_path / "rows.jsonl")})
-    rules = Rules([], MaxWords(), {"email": "mask", "ip": "drop"}, seed=7)
+    rules = Rules([], MaxWords(), {"email": "mask", "ip": "drop", "names": "mask"}, seed=7)
     (batch,) = cleaning.clean("web", source, source.parts(), rules=rules, permutations=32)
-    assert dict(batch.documents.column("meta").to_pylist()[0]) == {"by": "[email]", "at": "[ip]"}
-    assert (batch.counts["privacy/email"], batch.counts["privacy/ip"]) == (1, 1)
+    assert dict(batch.documents.column("meta").to_pylist()[0]) == {"by": "[email]", "at": "[ip]", "name": "[name]"}
+    assert [batch.counts[f"privacy/{kind}"] for kind in ("email", "ip", "names")] == [1, 1, 1]
 
 
 def test_a_document_of_which_no_line_is_left_is_empty(tmp_path: Path) -> None:

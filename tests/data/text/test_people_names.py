@@ -7,11 +7,13 @@ import time
 
 import pytest
 
+from pipelines.data.text.name_words import CHINESE_FAMILY
 from pipelines.data.text.privacy import Privacy, Span, spans, surrogate
 from tests.data.text import name_texts_en, name_texts_zh
 from tests.data.text.private_texts import labelled
 
 NAMES = frozenset({"names"})
+MASK = Privacy({"names": "mask"}, seed=7)
 TEXTS = {"en": name_texts_en.LINES, "zh": name_texts_zh.LINES}
 
 
@@ -64,6 +66,72 @@ def test_a_document_with_a_name_is_dropped_and_nothing_is_looked_for_by_default(
 
 
 @pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("Contact: Jane Doe Jane.Doe@corp.com", "Contact: [name] [email]"),
+        ("Contact: Jane Doe O'Neil@corp.com", "Contact: [name] [email]"),
+        ("Name: Ann Lee-Ann.Lee@corp.com", "Name: [name] [email]"),
+        ("My name is jim@corp.com", "My name is [email]"),
+        ("Name: Jane Doe 12 Main Street, Springfield", "Name: [name] [address]"),
+    ],
+)
+def test_a_name_ends_before_an_address_of_mail_and_gives_way_to_other_kinds(text: str, clean: str) -> None:
+    assert Privacy({"email": "mask", "address": "mask", "names": "mask"}, seed=7).replace(text)[0] == clean
+    (alone, _), address = MASK.replace(text), text.split(" ")[-1]
+    assert alone.endswith(address) and ("[name]" in alone) == ("[name]" in clean)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "我是高三学生。高三学习很累", "用户：查天气\n助手：今天查天气的人很多。", "用户：关机\n助手：已关机。",
+        "用户：解锁", "用户：查订单", "患者：高烧\n医生：高烧几天了？", "患者：阳性", "学生：解方程", "司机：左转",
+        "帮我看订单，谢谢\n查订单", "客户：王总在吗，我想问一下", "他叫小心，我叫小心。",
+        "Name: Banana Bread\nMix it. Bread flour is best.", "name: CI", "Name: Python", "Name: Tomato Soup",
+    ],
+)  # fmt: skip
+def test_words_where_names_may_stand_are_left(text: str) -> None:
+    clean = MASK.replace(text)[0]
+    assert clean.replace("[name]总", "王总") == text  # 王总 is one before a title
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("- Name: Jane Doe", "Jane Doe"), ("* Name: Jane Doe\n", "Jane Doe"), ("• Contact: Jane Doe", "Jane Doe"),
+        ("**Name:** Jane Doe", "Jane Doe"), ("**Name**: Jane Doe", "Jane Doe"), ("1) Name: Jane Doe", "Jane Doe"),
+        ("<td>Name: Ann Lee</td>", "Ann Lee"), ('{"name": "Jane Doe", "id": 3}', "Jane Doe"),
+        ("{'full_name': 'Okafor'}", "Okafor"), ("My name is jim.", "jim"),
+        ("Dear Șerban,", "Șerban"), ("Dear Țara,", "Țara"), ("Dear Ạnh,", "Ạnh"), ("Dear Ňina,", "Ňina"),
+        ("**姓名**：李娜", "李娜"), ("**姓名：** 李娜", "李娜"), ('{"姓名": "李娜"}', "李娜"), ("(签字)：李娜", "李娜"),
+        ("（签字）：李娜", "李娜"), ("我叫小明，今年十岁。", "小明"), ("客户：李娜\n", "李娜"),
+        ("患者：李娜，女，45岁", "李娜"), ("姓名：查良", "查良"), ("此致\n敬礼\n向阳", "向阳"),
+        ("姓名：约翰•史密斯", "约翰•史密斯"),
+    ],
+)  # fmt: skip
+def test_names_after_labels_of_lists_markup_and_json(text: str, name: str) -> None:
+    assert MASK.replace(text)[0] == text.replace(name, "[name]")
+
+
+def test_only_known_names_after_name_alone_are_found_again_and_no_rare_chinese_family() -> None:
+    assert MASK.replace("Name: Xul Solar\nSolar power")[0] == "Name: [name]\nSolar power"
+    assert MASK.replace("Name: Jane Solar\nMs Solar, Solar.")[0] == "Name: [name]\nMs [name], [name]."
+    clean = MASK.replace("姓名：查良\n请查良民证。姓名：李娜。李娜好")[0]
+    assert clean == "姓名：[name]\n请查良民证。姓名：[name]。[name]好"
+
+
+def test_a_value_has_the_name_of_its_column_as_its_label_and_a_group_with_a_name_becomes_a_key() -> None:
+    for key, value in (("name", "Jane Doe"), ("customer_name", "Okafor"), ("姓名", "李娜")):
+        assert MASK.replace(value, label=key) == ("[name]", {"names": 1}) and MASK.replace(value) == (value, {})
+    assert MASK.replace("Okafor: see Ann Lee", label="subject")[0] == "Okafor: see Ann Lee"
+    families = [f"{family}老师" for family in CHINESE_FAMILY]
+    groups = [*families, "Jane Doe", "Ann Lee", "李娜", "Dear Okafor,"]
+    disguised = [MASK.disguise(group) for group in groups]
+    assert len(set(disguised)) == len(groups) and all(re.fullmatch("group-[0-9a-f]{16}", key) for key in disguised)
+    assert MASK.disguise("example.org") == "example.org" and MASK.disguise("Jane Doe") == disguised[len(families)]
+
+
+@pytest.mark.parametrize(
     ("name", "shape"),
     [
         ("Jane van Dyk", r"[A-Z][a-z]+ van [A-Z][a-z]+"),
@@ -71,10 +139,13 @@ def test_a_document_with_a_name_is_dropped_and_nothing_is_looked_for_by_default(
         ("Anne-Sophie O'Neil", r"[A-Z][a-z]+-[A-Z][a-z]+ [A-Z][a-z]+"),
         ("DEBORAH KLINE", r"[A-Z]{4,} [A-Z]{4,}"),
         ("ashley", r"[a-z]{4,}"),
+        ("jim", r"[a-z]{4,}"),
+        ("Al Le Bon", r"[A-Z][a-z]+ [A-Z][a-z]+ [A-Z][a-z]+"),
         ("王小明", "[\u4e00-\u9fff]{3}"),
         ("欧阳晓峰", "[\u4e00-\u9fff]{4}"),
         ("小雨", "小[\u4e00-\u9fff]"),
         ("约翰·史密斯", "[\u4e00-\u9fff]{2}·[\u4e00-\u9fff]{3}"),
+        ("约翰•史密斯", "[\u4e00-\u9fff]{2}•[\u4e00-\u9fff]{3}"),
     ],
 )
 def test_a_surrogate_has_the_script_and_the_shape_of_the_name(name: str, shape: str) -> None:
@@ -94,6 +165,12 @@ def test_a_family_name_has_one_surrogate_with_a_given_name_and_alone() -> None:
     assert surrogate("names", "诸葛亮", 7)[:2] == surrogate("names", "诸葛", 7)
 
 
+def test_no_initial_stays_what_it_is() -> None:
+    initials = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    same = [(letter, seed) for seed in range(50) for letter in initials if surrogate("names", letter, seed) == letter]
+    assert not same
+
+
 def test_surrogates_are_many() -> None:
     assert len({surrogate("names", f"Abc{chr(97 + n // 26)}{chr(97 + n % 26)}", 7) for n in range(676)}) > 600
     assert len({surrogate("names", f"王{chr(0x4E00 + n)}海", 7) for n in range(676)}) > 550
@@ -105,7 +182,7 @@ def test_surrogates_are_many() -> None:
         "A-a" * 5000, "A' " * 5000, "Dear A" * 5000, "Mr. A. " * 5000, ": A" * 5000, "Name: A\n" * 5000,
         "\n" * 20_000 + "A",
         f"Best{' ' * 20_000}regards,\nA", "My name is " * 3000, "A <" * 5000, "先生" * 5000, "王" * 20_000,
-        "王·" * 8000,
+        "王·" * 8000, f"我叫{'王·' * 90_000}", "姓名：王一·" * 30_000, "A.a" * 30_000, "**Name: " * 30_000,
         "姓名：王" * 5000, f"谢谢{' ' * 20_000}", "谢谢\n" * 5000, "—" * 20_000, "我叫" * 8000,
         "".join(f"联系人：王{chr(0x4E00 + n)}海；" for n in range(3000)),
         "".join(f"Name: Abc{chr(97 + n // 26 % 26)}{chr(97 + n % 26)} Doe\n" for n in range(3000)),
