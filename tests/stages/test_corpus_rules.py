@@ -180,7 +180,8 @@ def test_a_filter_that_drops_a_group_is_warned_of_by_the_stage_and_in_the_card(
     counted = {name.removeprefix("groups/"): fact for name, fact in facts.items() if name.startswith("groups/")}
     assert counted == {"documents": 320, "kept_fraction": 0.75, "documents_women": 120, "documents_men": 200,
                        "kept_fraction_women": 40 / 120, "kept_fraction_men": 1}  # fmt: skip
-    warning = "33.3% of the documents that mention women are kept, 75.0% of all; most of the difference is too_short"
+    warning = "33.3% of the documents that mention women are kept, 100.0% of the others; most of the difference is "
+    warning += "too_short"
     assert isinstance(work.progress, ProgressNotes)
     assert work.progress.notes == [f"groups: {warning}: rayse inspect corpus --card"]
     card = json.loads((work.draft.out / "data_card.json").read_bytes())

@@ -59,20 +59,25 @@ class Share:
         """Of those that were read."""
         return self.kept / max(self.read, 1)
 
-    def is_low(self, everyone: Share) -> bool:
-        """Whether so much less of them is kept than of all documents that the filters should be looked at.
+    def without(self, group: Share) -> Share:
+        """What became of those of these documents that do not mention a group."""
+        return Share(self.kept - group.kept, self.dropped - group.dropped)
 
-        The test is that of two proportions, pooled: those that mention the group against those that do not."""
-        others = everyone.read - self.read
-        if self.read < MIN_DOCUMENTS or not others or self.kept_fraction >= MIN_RATIO * everyone.kept_fraction:
+    def is_low(self, others: Share) -> bool:
+        """Whether so much less of them is kept than of the documents that do not mention the group that the filters
+        should be looked at.
+
+        The test is that of two proportions, pooled."""
+        if self.read < MIN_DOCUMENTS or not others.read or self.kept_fraction >= MIN_RATIO * others.kept_fraction:
             return False
-        difference = (everyone.kept - self.kept) / others - self.kept_fraction
-        variance = everyone.kept_fraction * (1 - everyone.kept_fraction) * (1 / self.read + 1 / others)
-        return difference >= MIN_DEVIATIONS * math.sqrt(variance)
+        pooled = (self.kept + others.kept) / (self.read + others.read)
+        variance = pooled * (1 - pooled) * (1 / self.read + 1 / others.read)
+        return others.kept_fraction - self.kept_fraction >= MIN_DEVIATIONS * math.sqrt(variance)
 
-    def reason(self, everyone: Share) -> str:
-        """The reason that drops more of them than of all documents, by the largest difference."""
-        surplus = {name: n / self.read - everyone.dropped[name] / everyone.read for name, n in self.dropped.items()}
+    def reason(self, others: Share) -> str:
+        """The reason that drops more of them than of the documents that do not mention the group, by the largest
+        difference."""
+        surplus = {name: n / self.read - others.dropped[name] / others.read for name, n in self.dropped.items()}
         return max(sorted(surplus), key=surplus.__getitem__)
 
 
@@ -102,12 +107,13 @@ def group_facts(of: Mapping[str, Share]) -> dict[str, int | float]:
 
 
 def warnings(of: Mapping[str, Share]) -> dict[str, str]:
-    """What is said of each group of which much less is kept than of all documents."""
+    """What is said of each group of which much less is kept than of the documents that do not mention it."""
+    others = {name: of[ALL].without(share) for name, share in of.items() if name != ALL}
     return {
-        name: f"{share.kept_fraction:.1%} of the documents that mention {name} are kept, {of[ALL].kept_fraction:.1%} "
-        f"of all; most of the difference is {share.reason(of[ALL])}"
-        for name, share in of.items()
-        if name != ALL and share.is_low(of[ALL])
+        name: f"{of[name].kept_fraction:.1%} of the documents that mention {name} are kept, "
+        f"{rest.kept_fraction:.1%} of the others; most of the difference is {of[name].reason(rest)}"
+        for name, rest in others.items()
+        if of[name].is_low(rest)
     }
 
 

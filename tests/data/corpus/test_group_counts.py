@@ -1,4 +1,4 @@
-"""Counts by group of people: which share filters keep, and when the difference to all documents is warned of."""
+"""Counts by group of people: which share filters keep, and when the difference to the others is warned of."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_documents_are_counted_for_all_and_for_each_group_that_they_mention() ->
     [
         (50, 50, 900, 100, True),
         (49, 50, 900, 100, False),  # too few
-        (70, 30, 900, 100, True),  # 0.7 < 4/5 of 0.88
+        (70, 30, 900, 100, True),  # 0.7 < 4/5 of 0.9
+        (700, 300, 90, 10, True),  # most documents mention it: 0.7 is nearly the share of all, 0.72
         (75, 25, 900, 100, False),  # more than four fifths
         (34, 66, 52, 48, False),  # less than four fifths, by what may be chance: 2.6 deviations
         (340, 660, 520, 480, True),
