@@ -13,6 +13,8 @@ from cluster.errors import ClusterError
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves its configuration here, on the head
 
+POLL_S = 0.2
+
 _seen: dict[str, Node] = {}  # by address: nodes that were alive at any time since this process connected to Ray
 
 
@@ -50,6 +52,18 @@ def alive() -> list[Node]:
     present = [_node(entry) for entry in ray.nodes() if entry["Alive"]]
     _seen.update({node.address: node for node in present})
     return present
+
+
+def free_gpus(enough: int, *, wait_s: float) -> int:
+    """Whole GPUs that nothing holds now. Waits for so many for a moment: Ray learns late of what has ended."""
+    import ray
+
+    end = time.monotonic() + wait_s
+    while True:
+        free = int(ray.available_resources().get("GPU", 0))
+        if free >= enough or time.monotonic() >= end:
+            return free
+        time.sleep(POLL_S)
 
 
 def lost(present: list[Node]) -> list[Node]:

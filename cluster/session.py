@@ -259,6 +259,11 @@ class Session:
         self.start()
         return nodes.alive()
 
+    def free_gpus(self, enough: int, *, wait_s: float) -> int:
+        """Whole GPUs that nothing holds now, after a wait for so many. Starts Ray if necessary."""
+        self.start()
+        return nodes.free_gpus(enough, wait_s=wait_s)
+
     def check_shared(self, folder: Path) -> None:
         """Raises ClusterError, naming the node, if a node of the cluster does not share this folder."""
         self.start()

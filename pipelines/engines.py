@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cluster.session import Session
 
 
+FREE_GPUS_S = 5.0  # as long as Ray may take to learn that an engine or a stage before has given its GPUs back
+
+
 class EngineCluster(ClusterOptions):
     threads: int | None = Field(None, ge=1, description="Threads of the engine on a CPU; default: one for each core")
     gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
@@ -54,15 +57,23 @@ class WriterCluster(EngineCluster, EndpointCluster):
 
     engines: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto", description="Number of engines that write at a time, each with `threads` or `gpus` of its own; auto: "
-                            "one for each GPU where it takes a whole one, otherwise 1")  # fmt: skip
+                            "one for each GPU that is free, where it takes a whole one, and no more than there are "
+                            "batches; otherwise 1")  # fmt: skip
 
-    def engines_on(self, session: Session) -> int:
-        """Number of engines. Starts Ray where it depends on the cluster's nodes."""
+    def engines_on(self, session: Session, *, batches: int, running: int = 0, held_gpus: int = 0) -> int:
+        """Number of engines for so many batches. Starts Ray where it depends on the cluster's GPUs.
+
+        running: engines of this kind that are up, which stay; held_gpus: GPUs of the evaluator, which it gives back or
+        goes on with."""
         if self.engines != "auto":
             return self.engines
         if self.gpus_on(session) < 1:
             return 1
-        return max(1, sum(int(node.gpus) for node in session.nodes()))
+        if batches <= running:
+            return running
+        most = min(batches, sum(int(node.gpus) for node in session.nodes()))
+        free = session.free_gpus(most - held_gpus, wait_s=0.0 if running else FREE_GPUS_S)
+        return max(1, running, min(most, held_gpus + free))
 
 
 class Endpoint(Options):

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ class EngineSettings:
     cache: Path | None = None  # folder for what vLLM compiles on a GPU
     engines: int = 1  # each with its own threads, and GPU or fraction of one
 
+    @property
+    def engines_per_gpu(self) -> int:
+        """How many of the engines may come to be on one GPU."""
+        return max(1, min(self.engines, int(1 / self.gpus))) if self.gpus else 1
+
+    def covers(self, other: EngineSettings) -> bool:
+        """Whether these are the other's, with as many engines or more, each as large."""
+        is_as_large = self.engines_per_gpu == other.engines_per_gpu
+        return is_as_large and self == replace(other, engines=self.engines) and self.engines >= other.engines
+
 
 class Evaluator:
     """The evaluator of one run. Nothing is started before the first `load`.
@@ -74,9 +85,12 @@ class Evaluator:
         """Makes this model the one that runs. notify: gets a line about what was done.
 
         Raises ClusterError where vLLM does not compute what the model's learner did."""
-        if settings == self.settings and self._push(folder, settings, notify):
+        live = self.settings
+        if live is None or not settings.covers(live) or not self._push(folder, settings, notify):
+            self.close()
+            self.count_anew()
+        elif settings == live:
             return
-        self.close()
         self._start(folder, settings)
         engine = self.describe()
         proof = "" if engine["gap_nats"] is None else f", {engine['gap_nats']:.1e} nats off the model's probe"
@@ -107,7 +121,8 @@ class Evaluator:
 
     @property
     def settings(self) -> EngineSettings | None:
-        """Settings of the live engine, None without one. With equal settings `load` may keep the process."""
+        """Settings of the live engines, None without one. With equal settings `load` may keep the processes, and with
+        more engines than before add to them."""
         return self._settings if self._gangs else None
 
     def describe(self) -> dict[str, Any]:
@@ -199,26 +214,18 @@ class Evaluator:
         return self._settings
 
     def _start(self, folder: Path, settings: EngineSettings) -> None:
-        """Starts the engines, all at once. Raises ClusterError where the cluster can never hold them."""
+        """Starts the engines that there are not yet. Raises ClusterError where the cluster can never hold them all."""
         self._session.start()
         resources = Resources(settings.engines, cpus_per_worker=0, gpus_per_worker=settings.gpus)
         resources.check("evaluator", wait_s=settings.start_s, on_message=session_notify)
         self._settings = settings
-        pool = ThreadPoolExecutor(settings.engines)
-        others = [pool.submit(_engine, folder, settings, f" {n}") for n in range(2, settings.engines + 1)]
         try:
             with _failing("start", folder, RuntimeError, ValueError):
-                self._gangs = [_engine(folder, settings)]
-                self._gangs += [each.result() for each in others]
-        except BaseException:  # what still starts is not waited for
+                self._gangs += _engines(folder, settings, range(len(self._gangs), settings.engines))
+        except BaseException:
             self.close()
-            for each in others:
-                each.add_done_callback(_close_started)
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
         self._folder = folder
-        self.count_anew()
 
     @contextlib.contextmanager
     def running(self, doing: str) -> Iterator[list[Gang]]:
@@ -246,13 +253,38 @@ class Evaluator:
             return [gang.collect(call, deadline_s=deadline_s)[0] for gang, call in zip(gangs, calls, strict=True)]
 
 
-def _engine(folder: Path, settings: EngineSettings, number: str = "") -> Gang:
-    """Starts an engine, and waits for it. number: in its name, where there are several."""
+def _engines(folder: Path, settings: EngineSettings, numbers: Sequence[int]) -> list[Gang]:
+    """Starts engines, all at once. Raises the first error of any; what still starts then is not waited for, not even
+    at the end of the process, and closed once it is up."""
+    if len(numbers) == 1:
+        return [_engine(folder, settings, numbers[0])]
+    started = [Future[Gang]() for _ in numbers]
+
+    def start(number: int, engine: Future[Gang]) -> None:
+        try:
+            engine.set_result(_engine(folder, settings, number))
+        except BaseException as error:  # raised by the main thread
+            engine.set_exception(error)
+
+    try:
+        for number, engine in zip(numbers, started, strict=True):  # no pool: its threads are waited for
+            threading.Thread(target=start, args=(number, engine), daemon=True).start()
+        for engine in as_completed(started):
+            engine.result()
+        return [engine.result() for engine in started]
+    except BaseException:
+        for engine in started:
+            engine.add_done_callback(_close_started)
+        raise
+
+
+def _engine(folder: Path, settings: EngineSettings, number: int) -> Gang:
+    """Starts an engine, and waits for it. number: of several, from 0; the name of the first one has none."""
     return Gang(
         "pipelines.inference.sampler:Sampler",
         1,
         resources=Resources(1, cpus_per_worker=0, gpus_per_worker=settings.gpus, threads=settings.threads),
-        name=f"evaluator{number}",
+        name=f"evaluator {number + 1}" if number else "evaluator",
         env=environment(settings.threads, settings.cache),
         start_s=settings.start_s,
         model=folder,
@@ -260,11 +292,12 @@ def _engine(folder: Path, settings: EngineSettings, number: str = "") -> Gang:
         kv_cache_bytes=_kv_cache_bytes(folder, settings),
         threads=settings.threads,
         cache=settings.cache,
+        engines_per_gpu=settings.engines_per_gpu,
     )
 
 
 def _close_started(engine: Future[Gang]) -> None:
-    if not engine.cancelled() and engine.exception() is None:
+    if engine.exception() is None:
         engine.result().close()
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from cluster.errors import ClusterError, MemberLost
+from cluster.gang import Gang
+from cluster.resources import Resources
 from cluster.session import Session
 from pipelines.evaluator import EngineSettings, Evaluator, _by_tokens, idle_bytes
 from pipelines.inference import probe
@@ -35,6 +40,81 @@ def test_no_process_is_started_before_a_model_is_loaded() -> None:
     assert not session.started
     with pytest.raises(ValueError, match="no model is loaded"):
         evaluator.logprobs([[1, 2]])
+
+
+FAILING = """
+import os, signal, sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+from cluster.errors import ClusterError
+from pipelines import evaluator
+
+def engine(folder, settings, number):
+    if number == 1 and sys.argv[1] == "fails":
+        raise ClusterError("engine 2 has no room")
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()  # starts, and starts
+
+evaluator._engine = engine
+evaluator.Resources.check = lambda *args, **kwargs: None
+try:
+    settings = evaluator.EngineSettings(threads=1, max_tokens=16, engines=3)
+    evaluator.Evaluator(SimpleNamespace(start=lambda: None)).load(Path("model"), settings)
+except (ClusterError, KeyboardInterrupt) as error:
+    print(repr(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [("fails", "ClusterError('engine 2 has no room')"), ("is broken off with Ctrl-C", "KeyboardInterrupt()")],
+)
+def test_a_start_that_fails_or_is_broken_off_waits_for_no_engine(event: str, error: str) -> None:
+    command = [sys.executable, "-c", FAILING, event]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout == f"{error}\n"
+
+
+class Plain:
+    """What an evaluator asks of an engine, without a model."""
+
+    def describe(self) -> dict[str, Any]:
+        times = {"import_s": 0.0, "engine_s": 0.0}
+        return {"pid": os.getpid(), "device": "cpu", "dtype": "float32", "gap_nats": None, **times}
+
+
+def test_engines_are_added_to_those_that_are_up_and_fewer_are_others(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def engine(folder: Path, settings: EngineSettings, number: int) -> Gang:
+        return Gang(Plain, 1, resources=Resources(cpus_per_worker=0), name=f"{folder.name} {number}")
+
+    monkeypatch.setattr("pipelines.evaluator._engine", engine)
+    evaluator, notes = Evaluator(session), list[str]()
+
+    def pids(engines: int) -> list[int]:
+        evaluator.load(tmp_path / "model", replace(SETTINGS, engines=engines), notes.append)
+        with evaluator.running("describe") as gangs:
+            assert [gang.name for gang in gangs] == [f"model {number}" for number in range(engines)]
+            return [gang.call("describe", deadline_s=60)[0]["pid"] for gang in gangs]
+
+    try:
+        (first,) = pids(1)
+        three = pids(3)
+        assert three[0] == first and len({*three}) == 3 and pids(3) == three
+        assert "3 engines" in notes[-1] and len(notes) == 2
+        assert pids(1) != [first], "one is not chosen of several"
+    finally:
+        evaluator.close()
+
+
+def test_how_many_engines_share_a_gpu() -> None:
+    number = {(gpus, engines): replace(SETTINGS, gpus=gpus, engines=engines).engines_per_gpu
+              for gpus, engines in ((0, 4), (1, 4), (0.5, 1), (0.5, 4), (0.3, 4), (0.3, 2))}  # fmt: skip
+    half = replace(SETTINGS, gpus=0.5, engines=2)
+    assert half.covers(half) and not half.covers(replace(half, engines=1)), "which took more memory"
+    assert number == {(0, 4): 1, (1, 4): 1, (0.5, 1): 1, (0.5, 4): 2, (0.3, 4): 3, (0.3, 2): 2}
 
 
 def test_a_resting_evaluator_of_a_gpu_or_of_much_memory_ends_and_starts_again(

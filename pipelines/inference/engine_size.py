@@ -72,9 +72,14 @@ def weight_bytes(folder: Path, dtype: str) -> int:
     return stored if "quantization_config" in read_config(folder) else stored * ITEM_BYTES[dtype] // item_bytes
 
 
-def gpu_kv_bytes(folder: Path, max_tokens: int, dtype: str, *, free_bytes: int) -> int:
-    """Bytes of the default KV cache on a GPU with so much free memory, which others share in turn."""
-    beside = free_bytes - weight_bytes(folder, dtype) - WORKSPACE_BYTES
+def gpu_kv_bytes(
+    folder: Path, max_tokens: int, dtype: str, *, free_bytes: int, total_bytes: int, engines: int = 1
+) -> int:
+    """Bytes of the default KV cache on a GPU with so much free memory, which others share in turn.
+
+    engines: of the GPU at once. They may all read the same free memory before any takes its part, so that each counts
+    with an equal part of the whole."""
+    beside = min(free_bytes, total_bytes // engines) - weight_bytes(folder, dtype) - WORKSPACE_BYTES
     return kv_bytes(read_config(folder), max_tokens, dtype, size=GPU, max_bytes=int(GPU_KV_FRACTION * beside))
 
 

@@ -74,6 +74,7 @@ class Sampler:
         threads: int = 1,
         cache: Path | None = None,
         memory: PeakMemory | None = None,
+        engines_per_gpu: int = 1,
         beat: Callable[[], object] = lambda: None,
     ):
         os.environ.update(environment(threads, cache))
@@ -96,7 +97,7 @@ class Sampler:
             topk_topp_sampler.compiled_random_sample = draw
         register_classes(architectures(model))
         imported = time.monotonic()
-        arguments = self._engine_arguments(model, kv_cache_bytes)
+        arguments = self._engine_arguments(model, kv_cache_bytes, engines_per_gpu)
         self._kv_cache_bytes: int = arguments["kv_cache_memory_bytes"]
         self._llm = LLM(**arguments)
         self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
@@ -117,7 +118,7 @@ class Sampler:
         if self._problem:
             raise ValueError(f"{model}: vLLM does not compute what its learner did: {self._problem}")
 
-    def _engine_arguments(self, model: Path, kv_cache_bytes: int | None) -> dict[str, Any]:
+    def _engine_arguments(self, model: Path, kv_cache_bytes: int | None, engines_per_gpu: int) -> dict[str, Any]:
         from torch import cuda, distributed
 
         dtype, memory = engine_dtype(model, on_cpu=self._cpu), {}
@@ -125,7 +126,9 @@ class Sampler:
             kv_cache_bytes = kv_cache_bytes or engine_size.kv_bytes(read_config(model), self.max_tokens, dtype)
         else:
             free, total = cuda.mem_get_info()
-            kv_cache_bytes = kv_cache_bytes or engine_size.gpu_kv_bytes(model, self.max_tokens, dtype, free_bytes=free)
+            kv_cache_bytes = kv_cache_bytes or engine_size.gpu_kv_bytes(
+                model, self.max_tokens, dtype, free_bytes=free, total_bytes=total, engines=engines_per_gpu
+            )
             memory["gpu_memory_utilization"] = engine_size.gpu_fraction(
                 model, dtype, kv_cache_bytes, free_bytes=free, total_bytes=total
             )

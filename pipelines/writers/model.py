@@ -1,6 +1,6 @@
 """A model of the store that writes replies, in one vLLM engine or several, which get their batches from Ray Data.
 
-    requests ──► batches of 64 (256 on a GPU) ──map_batches──► the engine that is free ──► answers, in order
+    requests ──► batches of 64 (256 on a GPU) ──map_batches──► an engine that is free ──► answers, in order
 
 The engines are the evaluator's, and outlive a pass of Ray Data, with which a pool of its own actors would end:
 instructions are written in rounds, each of which needs the one before. A batch is the same whatever the number of
@@ -12,15 +12,9 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
-from queue import Empty
+from dataclasses import replace
 from typing import Any
 
-import ray.util.queue
-
-from cluster.gang import Gang
 from cluster.resources import cores
 from pipelines.data.tokens.chat import Chat
 from pipelines.engines import WriterCluster
@@ -31,9 +25,8 @@ from pipelines.inference.model_config import context_length
 from pipelines.inference.reply import Reply, Sampling
 from pipelines.parallel import map_in_order
 from pipelines.stage import Work
+from pipelines.writers.leases import Engines
 from pipelines.writers.requests import STOP, ChatAnswer, ChatRequest, OnAnswers
-
-FREE_S = 10.0  # as many tasks as engines run: one that waits longer looks for an engine whose task has died
 
 Prompts = dict[int, list[int]]
 """Tokens, by the position of the request."""
@@ -51,6 +44,7 @@ class ModelBackend:
         assert isinstance(cluster, WriterCluster) and work.evaluator is not None, "uses_evaluator"
         self.name, self._stage = artifact.fingerprint, work.name
         self._model, self._evaluator, self._note = artifact.local(), work.evaluator, work.progress.note
+        self._cluster, self._session = cluster, work.session
         self._chat = Chat.open(self._model, name=f"{work.name}: {artifact.manifest.name}")
         self._settings = EngineSettings(
             threads=cluster.threads or cores(),
@@ -60,9 +54,19 @@ class ModelBackend:
             start_s=cluster.start_s,
             answer_s=cluster.answer_s,
             cache=work.cache,
-            engines=cluster.engines_on(work.session),
         )
         self.batch = engine_size.size_of(on_cpu=not self._settings.gpus).num_rows
+
+    def settings_for(self, num_batches: int) -> EngineSettings:
+        """With the number of engines. Those that write already stay, also where there are fewer batches now."""
+        live = self._evaluator.settings
+        number = self._cluster.engines_on(
+            self._session,
+            batches=num_batches,
+            running=live.engines if live and live.covers(self._settings) else 0,
+            held_gpus=int(live.engines * live.gpus) if live else 0,
+        )
+        return replace(self._settings, engines=number)
 
     def answer(self, requests: Sequence[ChatRequest], sampling: Sampling, on_answers: OnAnswers) -> None:
         """Calls on_answers with the answers of each batch, in order, by the positions of their requests.
@@ -92,7 +96,7 @@ class ModelBackend:
             on_answers(unfit)
         if not batches:
             return
-        self._evaluator.load(self._model, self._settings, self._note)
+        self._evaluator.load(self._model, self.settings_for(len(batches)), self._note)
         for batch, replies in zip(batches, self._replies(batches, requests, sampling), strict=True):
             pairs = zip(batch.items(), replies, strict=True)
             on_answers({index: self._answer(prompt, reply) for (index, prompt), reply in pairs})
@@ -105,52 +109,20 @@ class ModelBackend:
             {"number": number, "batch": pickle.dumps(([*batch.values()], [requests[index].seed for index in batch]))}
             for number, batch in enumerate(batches)
         ]
-        with self._evaluator.running("generate") as engines:
+        with self._evaluator.running("generate") as gangs, Engines.open(gangs[: len(batches)]) as engines:
             yield from map_in_order(
                 reply_to,
                 items,
-                tasks=len(engines),
+                tasks=len(engines.gangs),
                 cpus_per_task=0,
-                engines=Engines(engines, self._free),
+                engines=engines,
                 sampling=replace(sampling, stop_ids=self._chat.stop_ids),
                 deadline_s=self._settings.answer_s,
             )
 
-    @cached_property
-    def _free(self) -> ray.util.queue.Queue | None:
-        """The numbers of the engines that no task calls; None of a single one."""
-        if self._settings.engines == 1:
-            return None
-        free = ray.util.queue.Queue(actor_options={"num_cpus": 0})
-        free.put_nowait_batch([*range(self._settings.engines)])
-        return free
-
     def _answer(self, prompt: Sequence[int], reply: Reply) -> ChatAnswer:
         answer = ChatAnswer(self._chat.text(reply.tokens), reply.finish, len(prompt), len(reply.tokens))
         return answer if answer.text or reply.finish != STOP else replace(answer, finish="empty")
-
-
-@dataclass(frozen=True)
-class Engines:
-    """Engines that tasks call, each by one at a time. free: the numbers of those that none calls."""
-
-    gangs: Sequence[Gang]
-    free: ray.util.queue.Queue | None
-
-    @contextmanager
-    def one(self, number: int) -> Iterator[Gang]:
-        """An engine that is free; the one of this number, where those of tasks that died are missing."""
-        if self.free is None:
-            yield self.gangs[0]
-            return
-        try:
-            number = self.free.get(timeout=FREE_S)
-        except Empty:
-            number %= len(self.gangs)
-        try:
-            yield self.gangs[number]
-        finally:
-            self.free.put(number)
 
 
 def reply_to(item: Mapping[str, Any], *, engines: Engines, sampling: Sampling, deadline_s: float) -> list[Reply]:

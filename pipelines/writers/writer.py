@@ -43,7 +43,7 @@ FIRST = 4  # requests of an endpoint: where it refuses all of them, it is not th
 class Backend(Protocol):
     """Who answers. name: as provenance has it.
 
-    at_once: number of requests of a call; batch: of those whose answers come together, a divisor of it."""
+    at_once: number of requests of a call; batch: of those whose answers come together, at most as many."""
 
     @property
     def name(self) -> str: ...

@@ -82,6 +82,13 @@ def test_a_request_that_fits_is_accepted(session: Session) -> None:
     Resources(workers=4).check("four")
 
 
+def test_gpus_that_are_given_back_a_moment_late_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    amounts = iter([{}, {"GPU": 1.5}, {"GPU": 2.0}, {"GPU": 4.0}])
+    monkeypatch.setattr("ray.available_resources", lambda: next(amounts))
+    assert nodes.free_gpus(2, wait_s=60) == 2
+    assert nodes.free_gpus(8, wait_s=0) == 4, "as many as there are, after the wait"
+
+
 def test_node_types_of_an_autoscaler_are_read_from_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert nodes.possible() == []

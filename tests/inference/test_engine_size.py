@@ -40,9 +40,22 @@ def test_a_cpu_holds_4_gib_of_keys_and_values_and_a_gpu_a_part_of_what_is_free(l
     weights = weight_bytes(llama_8b, "bfloat16")
     assert weights == pytest.approx(15 * GIB, rel=0.01) and weight_bytes(llama_8b, "float32") == 2 * weights
     free = 60 * GIB
-    assert gpu_kv_bytes(llama_8b, 2048, "bfloat16", free_bytes=free) == pytest.approx(0.4 * (free - weights - 2 * GIB))
+    whole = gpu_kv_bytes(llama_8b, 2048, "bfloat16", free_bytes=free, total_bytes=80 * GIB)
+    assert whole == pytest.approx(0.4 * (free - weights - 2 * GIB))
     row = (256 // 128 + 2) * 128 * 128 * 1024
-    assert gpu_kv_bytes(llama_8b, 256, "bfloat16", free_bytes=free) == 256 * row, "no more than 256 rows need"
+    few = gpu_kv_bytes(llama_8b, 256, "bfloat16", free_bytes=free, total_bytes=80 * GIB)
+    assert few == 256 * row, "no more than 256 rows need"
+
+
+def test_engines_that_start_at_once_on_a_gpu_share_it(llama_8b: Path) -> None:
+    """Each reads the same free memory: both take no more than there is, whether they start at once or in turn."""
+    weights, total = weight_bytes(llama_8b, "bfloat16"), 80 * GIB
+    at_once = gpu_kv_bytes(llama_8b, 2048, "bfloat16", free_bytes=total, total_bytes=total, engines=2)
+    assert at_once == pytest.approx(0.4 * (40 * GIB - weights - 2 * GIB))
+    left = total - weights - at_once - 2 * GIB
+    assert gpu_kv_bytes(llama_8b, 2048, "bfloat16", free_bytes=left, total_bytes=total, engines=2) == at_once
+    three = gpu_kv_bytes(llama_8b, 2048, "bfloat16", free_bytes=total, total_bytes=total, engines=3)
+    assert 3 * (weights + three + 2 * GIB) < total
 
 
 def test_an_engine_takes_what_it_needs_of_a_gpu_that_a_learner_holds_in_part(llama_8b: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,22 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray.util.queue
 
 from cluster.errors import ClusterError
 from cluster.gang import Gang
-from cluster.resources import Resources
 from cluster.session import Session
 from pipelines.data.tokens.chat import Chat
 from pipelines.engines import WriterCluster
 from pipelines.errors import UserError
-from pipelines.evaluator import Evaluator
+from pipelines.evaluator import EngineSettings, Evaluator
 from pipelines.inference.reply import Sampling
-from pipelines.writers.model import Engines
+from pipelines.writers.model import ModelBackend
 from pipelines.writers.requests import ChatAnswer
 from pipelines.writers.writer import Requests, Writer
 from tests import tiny_models
-from tests.cluster import members
 from tests.stages.preference_work import without_template
 from tests.stages.single import ProgressNotes, work_of
 from tests.tiny_models import CONTEXT, Tiny
@@ -87,41 +84,38 @@ def test_a_model_without_a_chat_template(tmp_path: Path, tiny: Tiny, evaluator: 
         answers(tmp_path, model, evaluator, tmp_path / "draft", Sampling())
 
 
+class Losing(Evaluator):
+    """An evaluator whose last engine dies on request as soon as engines write: of their batches it has the second."""
+
+    loses = False
+
+    @contextmanager
+    def running(self, doing: str) -> Iterator[list[Gang]]:
+        with super().running(doing) as engines:
+            if self.loses and doing == "generate":
+                os.kill(engines[-1].call("describe", deadline_s=60)[0]["pid"], signal.SIGKILL)
+            yield engines
+
+
 @pytest.fixture
-def two(session: Session) -> Iterator[Evaluator]:
+def two(session: Session) -> Iterator[Losing]:
     """An evaluator of its own: that of the other tests has one engine, which goes on."""
-    evaluator = Evaluator(session)
+    evaluator = Losing(session)
     yield evaluator
     evaluator.close()
 
 
-class Killing(ProgressNotes):
-    """Kills an engine once so many requests are answered."""
-
-    def __init__(self, evaluator: Evaluator, answered: int):
-        super().__init__()
-        self._evaluator, self._answered = evaluator, answered
-
-    def update(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        super().update(done, total, unit, **figures)
-        if done == self._answered:
-            with self._evaluator.running("describe") as engines:
-                os.kill(engines[-1].call("describe", deadline_s=60)[0]["pid"], signal.SIGKILL)
-
-
 def test_two_engines_write_what_one_does_and_what_a_kill_left_is_kept(
-    tmp_path: Path, tiny: Tiny, evaluator: Evaluator, two: Evaluator
+    tmp_path: Path, tiny: Tiny, evaluator: Evaluator, two: Losing
 ) -> None:
     """Five batches, with prompts of many lengths, and some that are too long."""
     texts = [f"{'why ' * (number % 70)}{number}" for number in range(5 * 64 - 30)]
     prompts, sampling = [[{"role": "user", "content": text}] for text in texts], Sampling(1.0, max_new_tokens=8)
 
-    def write(draft: str, engines: int, *, answered: int = 0) -> list[ChatAnswer]:
+    def write(draft: str, engines: int) -> list[ChatAnswer]:
         uses = {1: evaluator, 2: two}[engines]
         cluster = {**ENGINE, "engines": engines}
         work = work_of("augment", tmp_path, model=tiny.first, evaluator=uses, draft=tmp_path / draft, cluster=cluster)
-        if answered:
-            work = replace(work, progress=Killing(uses, answered))
         return Writer.open(Requests(work, "augment", 1000), None, context=CONTEXT).answers(prompts, sampling)
 
     one = write("one", 1)
@@ -129,44 +123,57 @@ def test_two_engines_write_what_one_does_and_what_a_kill_left_is_kept(
     assert write("two", 2) == one and two.settings is not None and two.settings.engines == 2
     too_long = sum(answer.finish == "prompt_too_long" for answer in one)
     first = sum(answer.finish != "prompt_too_long" for answer in one[:64])
+    two.loses = True
     with pytest.raises(ClusterError, match=r"gang evaluator 2: rank 0 on .* died in generate"):
-        write("killed", 2, answered=too_long + first)
+        write("killed", 2)
     assert two.settings is None, "all engines end, the one that lives too"
     file = tmp_path / "killed" / "requests" / "answers.jsonl"
-    assert too_long + first <= len(file.read_text().splitlines()) < len(prompts)
+    assert len(file.read_text().splitlines()) == too_long + first, "those of the first batch"
     kept = file.read_bytes()
     assert write("killed", 1) == one and file.read_bytes().startswith(kept)
 
 
-def test_tasks_get_engines_that_are_free(session: Session) -> None:
-    session.start()
-    nothing, gangs = Resources(cpus_per_worker=0), []
-    for name in ("a", "b"):
-        gangs.append(Gang(members.Member, 1, resources=nothing, name=name, factor=1))
-    free = ray.util.queue.Queue(actor_options={"num_cpus": 0})
-    free.put_nowait_batch([0, 1])
-    engines = Engines(gangs, free)
-    with engines.one(0) as first, engines.one(0) as second:
-        assert {first.name, second.name} == {"a", "b"}
-        timer = threading.Timer(0.2, free.put, [1])
-        timer.start()
-        with engines.one(0) as third:  # waits
-            assert third.name == "b"
-    for gang in gangs:
-        gang.close()
-
-
 @pytest.mark.parametrize(
-    ("gpus", "cluster", "expected"),
+    ("gpus", "free", "cluster", "expected"),
     [
-        ((), {}, 1),
-        ((0.0, 4.0, 2.0), {}, 6),
-        ((4.0,), {"gpus": 0.5}, 1),
-        ((4.0,), {"gpus": 0}, 1),
-        ((4.0,), {"engines": 3}, 3),
-        ((), {"engines": 2}, 2),
+        ((), 0, {}, 1),
+        ((0.0, 4.0, 2.0), 6, {}, 6),
+        ((4.0, 4.0), 3, {}, 3),
+        ((4.0,), 0, {}, 1),
+        ((16.0,), 16, {}, 10),
+        ((4.0,), 4, {"gpus": 0.5}, 1),
+        ((4.0,), 4, {"gpus": 0}, 1),
+        ((4.0,), 0, {"engines": 3}, 3),
+        ((), 0, {"engines": 2}, 2),
     ],
 )
-def test_an_engine_for_each_gpu(gpus: tuple[float, ...], cluster: dict[str, Any], expected: int) -> None:
-    session: Any = SimpleNamespace(nodes=lambda: [SimpleNamespace(gpus=each) for each in gpus])
-    assert WriterCluster.model_validate(cluster).engines_on(session) == expected
+def test_an_engine_for_each_free_gpu_and_no_more_than_batches(
+    gpus: tuple[float, ...], free: int, cluster: dict[str, Any], expected: int
+) -> None:
+    nodes = [SimpleNamespace(gpus=each) for each in gpus]
+    session: Any = SimpleNamespace(nodes=lambda: nodes, free_gpus=lambda enough, wait_s: free)
+    assert WriterCluster.model_validate(cluster).engines_on(session, batches=10) == expected
+
+
+def test_engines_are_added_where_a_pass_has_more_batches_and_stay_where_it_has_fewer(
+    tmp_path: Path, tiny: Tiny
+) -> None:
+    """As the two writers of a stage, which share them: instructions are asked for in few batches, replies in many."""
+    free, waits = 8, list[float]()
+
+    def free_gpus(enough: int, *, wait_s: float) -> int:
+        waits.append(wait_s)
+        return free
+
+    evaluator: Any = SimpleNamespace(settings=None)
+    work = work_of("augment", tmp_path, model=tiny.first, evaluator=evaluator)
+    session: Any = SimpleNamespace(nodes=lambda: [SimpleNamespace(gpus=8.0)], free_gpus=free_gpus)
+    work = replace(work, session=session)
+    for batches, expected in ((2, 2), (16, 8), (1, 8)):
+        evaluator.settings = ModelBackend(work, CONTEXT).settings_for(batches)
+        assert (evaluator.settings.engines, evaluator.settings.gpus) == (expected, 1)
+        free = 8 - expected
+    assert waits == [5, 0], "only for what Ray has to learn of the stage before"
+    evaluator.settings = EngineSettings(threads=1, max_tokens=16, gpus=1)  # of an evaluation before, which ends
+    free = 1
+    assert ModelBackend(work, CONTEXT).settings_for(16).engines == 2
