@@ -17,21 +17,20 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.errors import ClusterError
-from cluster.resources import Resources, check_together
 from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
 from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
-from serve.hosting import front, joined, serve_private
+from serve.hosting import front, joined, room, serve_private
 from serve.hosting.canary import Watch
-from serve.hosting.deployment import CLUSTER_THREADS, application, engines, hosted
-from serve.hosting.ending import END_S, end
+from serve.hosting.deployment import application, hosted
+from serve.hosting.ending import end
 from serve.hosting.promotion import Promoted, figures_of
 from serve.hosting.readiness import wait_until_steady
 from serve.settings import SHARED, Settings
@@ -124,7 +123,7 @@ def _serve(
     import ray.serve
 
     _silence_ray_serve()
-    _check_gpus(settings)
+    room.check_gpus(settings)
     if settings.address is None:
         serve_private.start("127.0.0.1", settings.port)
     else:
@@ -170,8 +169,7 @@ def _watch(
     """Serves until `stop` is set: moves to the settings that `follow` returns, and watches them and canaries."""
     watch, problem, record = Watch(settings), "", _logging(record, log)
     promoted: Promoted | None = None
-    waiting: Settings | None = None  # settings that have not been tried yet
-    wait_until_s: float | None = None
+    waiting: room.Waiting | None = None
     while not stop.wait(1.0):
         _check_ray()
         _decide(watch, log, record)
@@ -186,19 +184,10 @@ def _watch(
             continue
         problem = ""
         if following is not None:
-            waiting, wait_until_s = following, None
-        if waiting is None:
+            waiting = room.Waiting(following.model_copy(update={"port": settings.port}))
+        if waiting is None or waiting.must_wait(watch.settings, log):
             continue
-        following = watch.with_stopped(waiting.model_copy(update={"port": settings.port}))
-        if draining := _draining_gpus(watch.settings, following):
-            if wait_until_s is None:
-                drain_s = settings.limits.longest_drain_s
-                wait_until_s = time.monotonic() + drain_s + END_S
-                log(f"another version waits for {draining} GPUs until the requests of an earlier one have ended, at "
-                    f"most {drain_s:g} s")  # fmt: skip
-            if time.monotonic() < wait_until_s:
-                continue
-        waiting, figures = None, figures_of(watch.settings, log)
+        following, waiting, figures = watch.with_stopped(waiting.settings), None, figures_of(watch.settings, log)
         if _take_over(watch.settings, following, log, record):
             watch, promoted = Watch(following), Promoted(watch.settings, figures, following)
 
@@ -245,7 +234,7 @@ def _take_over(settings: Settings, following: Settings, log: Log, record: Record
         log("an alias names the same weights now, with the same settings: nothing changes")
         return False
     try:
-        _check_spare(settings, following)
+        room.check_spare(settings, following)
         deploy(following.check())
     except UNSERVED as error:
         for change in changes:
@@ -286,94 +275,6 @@ def changed(settings: Settings, following: Settings) -> list[Change]:
         if before is None or differing or before.version != model.version:
             changes.append(Change(model.name, before.version if before else "", model.version, sorted(differing)))
     return changes
-
-
-def _check_spare(settings: Settings, following: Settings) -> None:
-    """Raises UserError where this machine has no GPUs, or the cluster no room, for other versions beside those that are
-    served."""
-    if settings.address is not None:
-        served = engines(settings)
-        others = [engine for name, engine in engines(following).items() if engine != served.get(name)]
-        try:
-            _check_demands("serve another version beside", [*served.values(), *others])
-        except ClusterError as error:
-            raise UserError(str(error)) from None
-        return
-    needed, spare = _needed_gpus(settings, following), _spare_gpus()
-    if needed > spare:
-        raise UserError(f"another version needs {needed} GPUs beside those in use, and {spare} are free; expected a "
-                        f"restart of the server instead")  # fmt: skip
-
-
-def _draining_gpus(settings: Settings, following: Settings) -> int:
-    """How many GPUs other versions lack that will be free once earlier ones, which are no longer served, have ended
-    their requests; 0 where they lack none, or more than that. On a cluster Ray itself waits for them."""
-    import ray
-
-    needed = _needed_gpus(settings, following)
-    if not needed or settings.address is not None:
-        return 0
-    spare, present = _spare_gpus(), int(ray.cluster_resources().get("GPU", 0))
-    draining = present - spare - _num_gpus(hosted(settings))
-    return needed - spare if spare < needed <= spare + draining else 0
-
-
-def _needed_gpus(settings: Settings, following: Settings) -> int:
-    """GPUs of the versions that are to take over, beside those of what is served."""
-    served = engines(settings)
-    return _num_gpus(engine for name, engine in engines(following).items() if engine != served.get(name))
-
-
-def _num_gpus(engines: Iterable[Settings]) -> int:
-    return sum(engine.gpus * max(1, engine.replicas.min) for engine in engines)
-
-
-def _spare_gpus() -> int:
-    import ray
-
-    return int(ray.available_resources().get("GPU", 0))
-
-
-def _check_demands(purpose: str, engines: Iterable[Settings]) -> None:
-    """Raises ClusterError where the cluster has, and can add, too little for these engines."""
-    demanded = demands(engines)
-    for names, resources in demanded:
-        resources.check(f"{purpose} {names}")
-    if len(demanded) > 1:  # each size may fit alone
-        check_together(f"{purpose} {', '.join(names for names, _ in demanded)}", [each for _, each in demanded])
-
-
-def demands(engines: Iterable[Settings]) -> list[tuple[str, Resources]]:
-    """What the engines of a server on a cluster reserve, with their names; alike ones as a sum: each of two that fit
-    alone may have no room beside the other."""
-    alike: dict[tuple[int, int], list[Settings]] = {}
-    for engine in engines:
-        each = (1, 1) if engine.gpus else (engine.threads or CLUSTER_THREADS, 0)
-        alike.setdefault(each, []).append(engine)
-    return [
-        (", ".join(dict.fromkeys(engine.name for engine in group)),
-         Resources(sum(max(1, engine.gpus) * max(1, engine.replicas.min) for engine in group), *each))
-        for each, group in alike.items()
-    ]  # fmt: skip
-
-
-def _check_gpus(settings: Settings) -> None:
-    """Raises UserError where the machine has too few GPUs, ClusterError where the cluster has and can add none: Ray
-    would wait for them for ever."""
-    import ray
-
-    if settings.address is not None:
-        _check_demands("serve", hosted(settings))
-        return
-    num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    needed = _num_gpus(hosted(settings))
-    if needed > num_gpus:
-        guard = " with the guard model" if settings.guard_model else ""
-        replicas = "" if needed == settings.gpus else f" for each replica, {needed} in all{guard}"
-        raise UserError(
-            f"gpus: {settings.gpus}{replicas}, but Ray sees {num_gpus} on this machine; expected at most {num_gpus} "
-            f"(0 serves on the CPU)"
-        )
 
 
 def _silence_ray_serve() -> None:

@@ -10,7 +10,7 @@ from cluster.nodes import Node
 from cluster.resources import Resources
 from pipelines.errors import UserError
 from serve.hosting import deployment, front
-from serve.hosting.app import demands
+from serve.hosting.room import demands
 from serve.settings import Limits, Replicas, Settings
 from tests.tiny_models import Tiny
 

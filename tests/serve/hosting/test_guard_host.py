@@ -18,10 +18,11 @@ from pipelines.errors import UserError
 from pipelines.store import aliases
 from pipelines.store.artifacts import Store
 from serve.gateway import receipts
-from serve.hosting.app import changed, demands
+from serve.hosting.app import changed
 from serve.hosting.artifacts import hosted_guard
 from serve.hosting.deployment import GUARD_DEPLOYMENT, engines, hosted
 from serve.hosting.emit import config
+from serve.hosting.room import demands
 from serve.hosting.server import Server, start
 from serve.options import GuardHosting
 from serve.settings import HostedGuard, Replicas, Settings

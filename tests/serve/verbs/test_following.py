@@ -17,7 +17,7 @@ from pipelines.verbs.arguments import PRODUCTION
 from serve.gateway import file_systems
 from serve.gateway.database import Sqlite
 from serve.gateway.feedback import FeedbackStore, Opinion, Reply
-from serve.hosting import app, canary
+from serve.hosting import app, canary, room
 from serve.hosting.app import changed
 from serve.hosting.artifacts import ServingSpec
 from serve.hosting.deployment import engines
@@ -103,7 +103,7 @@ def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatc
     """The loop of a server, without Ray: an alias that is damaged, mended, and moved to a folder that is no model."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
     monkeypatch.setattr(app, "figures_of", lambda settings, log: {})
-    monkeypatch.setattr(app, "_check_spare", lambda settings, following: None)
+    monkeypatch.setattr(room, "check_spare", lambda settings, following: None)
     monkeypatch.setattr(app, "deploy", lambda settings: None)
     aliases.promote(store, PRODUCTION, put(store, "first"), reason="", evidence={})
     load = lambda: commands.load_service(store, [PRODUCTION], None, {})  # noqa: E731
@@ -143,7 +143,7 @@ def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
     the one that takes over."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
     monkeypatch.setattr(app, "figures_of", lambda settings, log: {})
-    monkeypatch.setattr(app, "END_S", 1.0)
+    monkeypatch.setattr(room, "END_S", 1.0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 2.0})
     monkeypatch.setattr("ray.available_resources", lambda: {"GPU": 1.0} if drained and looks > 5 else {})
     settings = Settings(model=store.root, version="v2", gpus=1, limits=Limits(drain_s=0.5))
