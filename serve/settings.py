@@ -184,6 +184,12 @@ class Settings(Hosting):
     )
     adapter_slots: int = Field(default=0, ge=0, description="Number of adapters that the engine has room for")
     adapter_rank: int = Field(default=0, ge=0, description="Maximum rank of the engine's adapters")
+    alias: str = Field(
+        default="", exclude=True, description="Alias of the store that the server follows; default: none"
+    )
+    artifact: str = Field(
+        default="", exclude=True, description="Fingerprint of what the alias named: of the model, or of a trial of it"
+    )
     store: str | None = Field(
         default=None, description="Store with the model, from which replicas on other nodes fetch it, by its version"
     )

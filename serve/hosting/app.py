@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
 from serve.hosting import front, joined, room, serve_private
 from serve.hosting.canary import Watch
-from serve.hosting.deployment import application, hosted
+from serve.hosting.deployment import UNALIASED, application, hosted
 from serve.hosting.ending import end
 from serve.hosting.promotion import Promoted, figures_of
 from serve.hosting.readiness import wait_until_steady
@@ -43,7 +43,7 @@ Log = Callable[[str], object]
 Record = Callable[[str, dict[str, Any]], object]
 """Keeps a decision: what was done (canary_stopped, canary_passed, not_started), and its evidence."""
 RollBack = Callable[[dict[str, Any]], bool]
-"""Moves an alias back, from the evidence against what it names; returns whether it did."""
+"""Moves an alias back, from the evidence against the artifact that it names; returns whether it did."""
 
 
 def host(
@@ -164,17 +164,17 @@ def _watch(
     log: Log,
     follow: Callable[[], Settings | None],
     record: Record,
-    roll_back: RollBack = lambda evidence: False,
+    roll_back: RollBack,
 ) -> None:
     """Serves until `stop` is set: moves to the settings that `follow` returns, and watches them and canaries."""
     watch, problem, record = Watch(settings), "", _logging(record, log)
-    promoted: Promoted | None = None
+    promoted: list[Promoted] = []  # by take-over, as long as one of its models is watched
     waiting: room.Waiting | None = None
     while not stop.wait(1.0):
         _check_ray()
         _decide(watch, log, record)
-        if promoted is not None:
-            _take_back(promoted, log, roll_back)
+        for each in promoted:
+            _take_back(each, log, roll_back)
         try:
             following = follow()
         except UNSERVED as error:  # what was promoted cannot be loaded
@@ -187,9 +187,17 @@ def _watch(
             waiting = room.Waiting(following.model_copy(update={"port": settings.port}))
         if waiting is None or waiting.must_wait(watch.settings, log):
             continue
-        following, waiting, figures = watch.with_stopped(waiting.settings), None, figures_of(watch.settings, log)
-        if _take_over(watch.settings, following, log, record):
-            watch, promoted = Watch(following), Promoted(watch.settings, figures, following)
+        following, waiting = watch.with_stopped(waiting.settings), None
+        changes = changed(watch.settings, following)
+        if not changes:
+            log("an alias names the same weights now, with the same settings: nothing changes")
+            watch.settings = following  # what its aliases name is known from then on
+            continue
+        figures = figures_of(watch.settings, log)
+        if _take_over(watch.settings, following, changes, log, record):
+            promoted = [each for each in promoted if each.goes_on(following)]
+            promoted.append(Promoted(watch.settings, figures, following))
+            watch = Watch(following)
 
 
 def _decide(watch: Watch, log: Log, record: Record) -> None:
@@ -210,8 +218,15 @@ def _take_back(promoted: Promoted, log: Log, roll_back: RollBack) -> None:
         for evidence in promoted.decisions():
             if roll_back(evidence):
                 log(f"{evidence['model']}: version {evidence['version']} is rolled back: {evidence['reason']}")
-    except Exception as error:  # of Ray or the store: the server goes on
-        log(f"watching what was promoted: {type(error).__name__}: {error}")
+            else:
+                log(f"{evidence['model']}: version {evidence['version']} does worse than the one before it, and is not "
+                    f"rolled back: the alias {evidence['alias']} was moved again or back, or promoted with --no-watch: "
+                    f"{evidence['reason']}")  # fmt: skip
+    except Exception as error:  # of Ray or the store: the server goes on, and tries again
+        problem = f"{type(error).__name__}: {error}"
+        if problem != promoted.problem:
+            log(f"watching what was promoted: {problem}")
+        promoted.problem = problem
 
 
 def _logging(record: Record, log: Log) -> Record:
@@ -226,13 +241,9 @@ def _logging(record: Record, log: Log) -> Record:
     return record_or_log
 
 
-def _take_over(settings: Settings, following: Settings, log: Log, record: Record) -> bool:
-    """Deploys other settings beside those that are served; returns whether they took over. Where they do not start,
-    the earlier ones go on, and the decision is recorded."""
-    changes = changed(settings, following)
-    if not changes:
-        log("an alias names the same weights now, with the same settings: nothing changes")
-        return False
+def _take_over(settings: Settings, following: Settings, changes: Sequence[Change], log: Log, record: Record) -> bool:
+    """Deploys other settings beside those that are served, with these changes; returns whether they took over. Where
+    they do not start, the earlier ones go on, and the decision is recorded."""
     try:
         room.check_spare(settings, following)
         deploy(following.check())
@@ -269,7 +280,8 @@ def changed(settings: Settings, following: Settings) -> list[Change]:
         before = earlier.get((model.name, bool(model.canary)))
         differing = {
             name.removesuffix("_folder").removesuffix("_version")  # guard_folder is of the guard
-            for name in Settings.model_fields.keys() - {"version", "model", "others", *SHARED} | {"guard_model"}
+            for name in Settings.model_fields.keys() - {"version", "model", "others", *UNALIASED, *SHARED}
+            | {"guard_model"}
             if before is not None and getattr(before, name) != getattr(model, name)
         }
         if before is None or differing or before.version != model.version:

@@ -28,6 +28,7 @@ CLUSTER_THREADS = 4  # of a replica on a CPU of a cluster, where nothing else is
 SHUTDOWN_POLL_S = 0.2
 GUARD_DEPLOYMENT = "guard-model"  # a model's name ends with a digest
 GUARD_PROMPT_TOKENS = 2048  # of a guard model's own prompt with its answer, at most
+UNALIASED = {"alias": "", "artifact": ""}  # an engine is the same, whatever names it
 MAX_ONGOING = 10_000  # the gateway has a limit, with an error that clients understand
 
 
@@ -111,7 +112,7 @@ def engines(settings: Settings) -> dict[str, Settings]:
     """The settings of each engine of a server, by its deployment's name; where they differ, it starts anew."""
     served = {
         deployment_name(model): _with_threads(model, settings).model_copy(
-            update={"others": (), "canary_stopped": False, **engine_sizes(_adapters(model, settings))}
+            update={"others": (), "canary_stopped": False, **UNALIASED, **engine_sizes(_adapters(model, settings))}
         )
         for model in settings.engines
     }

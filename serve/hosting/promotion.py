@@ -28,20 +28,29 @@ def figures_of(settings: Settings, log: Callable[[str], object]) -> dict[str, Fa
 
 
 class Promoted:
-    """The models that took over. earlier: the settings before, figures: those of its models."""
+    """The models that took over since their aliases were moved. earlier: the settings before, figures: those of its
+    models."""
 
     def __init__(self, earlier: Settings, figures: dict[str, Facts], settings: Settings):
         before = {model.name: model for model in earlier.models if not model.canary}
         self._settings, self._before, self._earlier_figures = settings, before, figures
         self._watched = [
             model for model in settings.models
-            if not model.canary and model.name in before and model.variant != before[model.name].variant
+            if not model.canary and model.alias and model.name in before
+            and model.artifact != before[model.name].artifact and model.variant != before[model.name].variant
         ]  # fmt: skip
         self._figures, self._thumbs = Figures(settings.app), self._count_thumbs() if self._watched else {}
-        self._next_s = time.monotonic() + PERIOD_S
+        self._next_s, self.problem = time.monotonic() + PERIOD_S, ""  # the last error of watching, or of taking back
+
+    def goes_on(self, following: Settings) -> bool:
+        """Whether any of its models is still watched beside other settings that took over: those that they serve
+        too."""
+        served = {(model.name, model.artifact, model.version) for model in following.models if not model.canary}
+        self._watched = [each for each in self._watched if (each.name, each.artifact, each.version) in served]
+        return bool(self._watched)
 
     def decisions(self) -> Iterator[dict[str, Any]]:
-        """The evidence against each model that does worse, once."""
+        """The evidence against each model that does worse: again where its caller breaks off, else once."""
         if not self._watched or time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + PERIOD_S
@@ -52,11 +61,13 @@ class Promoted:
             facts = self._figures.facts(_key(model)) | self._new_thumbs(model, thumbs)
             earlier, is_last = self._earlier_figures.get(model.name, {}), facts["requests"] >= rules.requests
             reason = fault(facts if is_last else {**facts, "replies": 0}, earlier, rules)
+            if reason is not None:
+                yield {"model": model.name, "alias": model.alias, "artifact": model.artifact, "version": model.version,
+                       "serving": before.version, "promoted": facts, "earlier": earlier, "rules": rules.model_dump(),
+                       "reason": reason}  # fmt: skip
             if reason is not None or is_last:
                 self._watched.remove(model)
-            if reason is not None:
-                yield {"model": model.name, "version": model.version, "serving": before.version, "promoted": facts,
-                       "earlier": earlier, "rules": rules.model_dump(), "reason": reason}  # fmt: skip
+        self.problem = ""
 
     def _count_thumbs(self) -> dict[str, dict[str, int]]:
         return count_thumbs(self._settings.feedback, self._settings.feedback_url)

@@ -215,7 +215,7 @@ def load_settings(
     if (said := requested_options.pop("feedback_url", None)) != NONE:
         feedback, url = feedback_place(store.root, said)
     if name and aliases.read(store, name) is not None:  # clients keep one name for all versions
-        requested_options.setdefault("name", name)
+        requested_options = {"name": name, **requested_options, "alias": name, "artifact": requested.fingerprint}
     return artifacts.settings(
         model, guard, store.root / "cache", store=store.location,
         feedback=feedback, feedback_url=url,

@@ -51,16 +51,15 @@ def rollback(store: Store, alias: str, *, reason: str, as_json: bool, feedback_u
 
 def take_back(store: Store, evidence: dict[str, Any]) -> bool:
     """Moves an alias back, from the evidence that a server has against what it names; returns whether it did: not where
-    that was promoted with --no-watch or rolled back to, or another was promoted meanwhile."""
-    name = evidence["model"]
+    that was promoted with --no-watch or rolled back to, or another was promoted meanwhile, be it the same model with
+    other settings."""
+    name = evidence["alias"]
     alias = aliases.read(store, name)
-    moves = [each for each in aliases.decisions(store) if each.alias == name and each.action in ("promote", "rollback")]
-    if alias is None or not alias.previous or not moves or moves[-1].action != "promote":
+    if alias is None or not alias.previous or alias.fingerprint != evidence["artifact"]:
         return False
-    served = store.by_fingerprint(alias.fingerprint)
-    if moves[-1].evidence.get(NO_WATCH) or served is None:
-        return False
-    if artifacts.serving_spec(store, served).model != evidence["version"]:
+    # Not the last decision: one that was kept and could not be carried out has moved nothing.
+    move = next((each for each in aliases.decisions(store) if (each.alias, each.at) == (name, alias.changed)), None)
+    if move is None or move.action != "promote" or move.evidence.get(NO_WATCH):
         return False
     aliases.rollback(store, name, reason=f"by the server: {evidence['reason']}", evidence=evidence)
     return True

@@ -19,8 +19,8 @@ from serve.verbs.promote import promote, rollback, take_back
 from tests.serve.hosting.routing import Routed, Script, answer, fail, handle_of, part, start
 from tests.serve.hosting.running import CHAT, put_model
 
-EARLIER = Settings(model=Path("model"), name="a", version="v1")
-FOLLOWING = EARLIER.model_copy(update={"version": "v2"})
+EARLIER = Settings(model=Path("model"), name="a", version="v1", alias="a", artifact="v1")
+FOLLOWING = EARLIER.model_copy(update={"version": "v2", "artifact": "v2"})
 
 
 async def slow() -> Any:
@@ -90,25 +90,24 @@ def test_the_alias_is_moved_back_only_from_what_was_promoted_to_be_watched(tmp_p
     store = Store(tmp_path / "store").create()
     (folder := tmp_path / "model").mkdir()
     first, second = put_model(store, "aaaa", folder), put_model(store, "bbbb", folder)
-    evidence = {"model": "production", "version": second.fingerprint, "reason": "error rate 1.00"}
+    evidence = {"model": "support", "alias": "production", "artifact": second.fingerprint, "reason": "error rate 1.00"}
 
     def move_to_second(*, watch: bool) -> None:
         promote(store, second.fingerprint, "production", reason="", as_json=True, watch=watch)
 
     promote(store, first.fingerprint, "production", reason="", as_json=True)
-    assert not take_back(store, evidence | {"version": first.fingerprint}), "there is none before it"
+    assert not take_back(store, evidence | {"artifact": first.fingerprint}), "there is none before it"
     move_to_second(watch=False)
     assert not take_back(store, evidence)
     rollback(store, "production", reason="", as_json=True)
-    assert not take_back(store, evidence | {"version": first.fingerprint}), "it was rolled back to"
+    assert not take_back(store, evidence | {"artifact": first.fingerprint}), "it was rolled back to"
     move_to_second(watch=True)
-    assert not take_back(store, evidence | {"version": "another"}), "another was promoted meanwhile"
-    assert not take_back(store, evidence | {"model": "b"}), "is no alias"
+    assert not take_back(store, evidence | {"artifact": "another"}), "another was promoted meanwhile"
+    assert not take_back(store, evidence | {"alias": "b"}), "is no alias"
     assert take_back(store, evidence) and not take_back(store, evidence)
     last = aliases.decisions(store)[-1]
-    assert (last.action, last.fingerprint, last.reason) == ("rollback", first.fingerprint, "by the server: error rate "
-                                                            "1.00")  # fmt: skip
-    assert last.evidence == evidence
+    assert (last.alias, last.action, last.fingerprint) == ("production", "rollback", first.fingerprint)
+    assert (last.reason, last.evidence) == ("by the server: error rate 1.00", evidence)
 
 
 @pytest.mark.parametrize(("leaves", "failed"), [(True, 0), (False, 1)])

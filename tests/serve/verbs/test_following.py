@@ -129,7 +129,7 @@ def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatc
 
     monkeypatch.setattr(canary, "PERIOD_S", float("inf"))  # no canary is looked at
     monkeypatch.setattr(stop, "wait", lambda timeout: stop.is_set())  # without the second between two looks
-    app._watch(settings, stop, log.append, following, record)
+    app._watch(settings, stop, log.append, following, record, lambda evidence: False)
     assert log[0].startswith(f"what is served stays: {file}: is damaged, and is no alias any more; restore the file")
     assert len(log) == 3 and "version second does not start, what was served before stays" in log[1]
     assert log[2] == "not_started is not recorded: OSError: disk full"
@@ -159,7 +159,7 @@ def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
         return settings.model_copy(update={"version": "v1"}) if looks == 1 else None
 
     monkeypatch.setattr(stop, "wait", lambda timeout: time.sleep(0.01) or stop.is_set())
-    app._watch(settings, stop, log.append, following, lambda action, evidence: None)
+    app._watch(settings, stop, log.append, following, lambda action, evidence: None, lambda evidence: False)
     assert log[0].startswith("another version waits for 1 GPUs until the requests of an earlier one have ended")
     assert deployed == (["v1"] if drained else [])
     assert ("serving version v1, before v2" if drained else "and 0 are free; expected a restart") in log[1]
@@ -183,6 +183,22 @@ def test_an_alias_moved_to_other_settings_of_the_same_weights_is_taken_up(store:
     assert changed(following, load()) == []
     aliases.promote(store, PRODUCTION, put(store, "third"), reason="", evidence={})
     assert changed(following, load()) == [(PRODUCTION, "first", "third", ["max_turns", "persona"])]
+
+
+def test_what_names_a_model_is_known_and_no_setting_of_its_engine(store: Store) -> None:
+    model, draft = put(store, "first"), store.draft("tried")
+    ServingSpec(model=model.fingerprint).write(draft.out)
+    trial = store.commit(draft, Manifest(kind="trial", fingerprint="tried", stage="serve", name="host", seed=0,
+                                         stage_version=1, options={}, code=""))  # fmt: skip
+    loaded: list[Settings] = []
+    for artifact in (model, trial):
+        aliases.promote(store, PRODUCTION, artifact, reason="", evidence={})
+        loaded.append(commands.load_service(store, [PRODUCTION], None, {}))
+    assert [(each.alias, each.artifact) for each in loaded] == [(PRODUCTION, "first"), (PRODUCTION, "tried")]
+    assert changed(*loaded) == [] and engines(loaded[0]) == engines(loaded[1]), "no engine starts anew"
+    assert loaded[0].model_dump_json() == loaded[1].model_dump_json(), "nor do replicas of an emitted config"
+    plain = commands.load_service(store, ["first"], None, {})
+    assert (plain.alias, plain.artifact) == ("", "")
 
 
 def test_a_canary_that_was_stopped_stays_so_until_it_is_resumed_or_another(store: Store) -> None:
