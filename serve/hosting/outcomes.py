@@ -20,6 +20,8 @@ LEFT = 499  # the client did, before a response began
 # No text of a reply can look like these: JSON writes its line breaks and quotes with a backslash.
 EVENT = re.compile(rb"^data: ?\{", re.MULTILINE)
 ERROR_EVENT = re.compile(rb"^(?:data: ?\{\"error\"|event: ?(?:error|response\.failed)$)", re.MULTILINE)
+# Codes of errors with status 503 that are of what the server needs beside the model, and of all its models alike.
+BESIDE = re.compile(rb'"code": ?"(?:guard|database)_unavailable"')
 NUM_TOKENS = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 
 
@@ -30,7 +32,7 @@ class Passing:
     def __init__(self) -> None:
         self._start, self.status, self.tokens = time.monotonic(), 0, 0
         self.first_bytes_s = self.last_bytes_s = 0.0
-        self._is_complete = self._has_error = self._has_usage = False
+        self._is_complete = self._has_error = self._has_usage = self._is_beside = False
 
     def note(self, event: Event) -> None:
         """Notes one event of the response, before it is sent on."""
@@ -40,6 +42,7 @@ class Passing:
             return
         body = event.get("body", b"")
         self._is_complete = not event.get("more_body", False)
+        self._is_beside = self._is_beside or (self.status == 503 and BESIDE.search(body) is not None)
         self._has_error = self._has_error or ERROR_EVENT.search(body) is not None
         if counts := NUM_TOKENS.findall(body):
             self.tokens, self._has_usage = int(counts[-1]), True
@@ -49,6 +52,12 @@ class Passing:
     def leave(self) -> None:
         """Notes that the client left: what it has got so far is no failure."""
         self.status, self._is_complete = self.status or LEFT, True
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says anything of the model: not where it was refused, where something beside the model failed, or
+        where the client left before it began."""
+        return self.status not in (*UNCOUNTED, LEFT) and not self._is_beside
 
     @property
     def failed(self) -> bool:
@@ -73,7 +82,7 @@ class Outcomes:
 
     def count(self, response: Passing) -> None:
         """Counts a request by its response. Times are those of replies: what fails, or is refused, may be quick."""
-        if response.status in (*UNCOUNTED, LEFT):
+        if not response.counts:
             return
         self.requests += 1
         self.failed += response.failed

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from pipelines.store import aliases
 from pipelines.store.artifacts import Store
-from serve.gateway.asgi import Event, Receive, Scope, Send
+from serve.gateway import asgi
+from serve.gateway.asgi import ApiError, Event, Receive, Scope, Send
 from serve.hosting import promotion
 from serve.hosting.outcomes import Outcomes, counting
 from serve.hosting.promotion import Promoted, figures_of
@@ -108,6 +112,47 @@ def test_the_alias_is_moved_back_only_from_what_was_promoted_to_be_watched(tmp_p
     last = aliases.decisions(store)[-1]
     assert (last.alias, last.action, last.fingerprint) == ("production", "rollback", first.fingerprint)
     assert (last.reason, last.evidence) == ("by the server: error rate 1.00", evidence)
+
+
+def test_nothing_is_new_while_no_replica_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with --replicas 0:2, while a model is idle: what ended has counted."""
+
+    def broadcast(method: str) -> Any:
+        unavailable: Any = DeploymentUnavailableError
+        raise unavailable("Replica")
+
+    monkeypatch.setattr(promotion, "PERIOD_S", 0.0)
+    routed = Routed(FOLLOWING, [fail])
+    handles = [handle_of(routed), SimpleNamespace(broadcast=broadcast), handle_of(routed)]
+    monkeypatch.setattr("ray.serve.get_app_handle", lambda name: handles.pop(0))
+    promoted = Promoted(EARLIER, {}, FOLLOWING)
+    routed.ask_often("a", 12)
+    assert list(promoted.decisions()) == list(promoted.decisions()) == []
+    routed.ask_often("a", 13)
+    assert [each["promoted"]["requests"] for each in promoted.decisions()] == [25]
+
+
+@pytest.mark.parametrize(
+    ("code", "num_requests"), [("guard_unavailable", 0), ("database_unavailable", 0), ("replica_replaced", 1)]
+)
+def test_what_fails_beside_the_model_does_not_count(code: str, num_requests: int) -> None:
+    """It would fail every model of the server."""
+
+    async def refuse() -> AsyncIterator[Event]:
+        yield start(503)
+        yield part(asgi.dumps(ApiError(503, "try again", code=code).body), more=False)
+
+    async def quote() -> AsyncIterator[Event]:
+        yield start(500)
+        yield part(
+            asgi.dumps(ApiError(500, 'has "code": "guard_unavailable"', code="guard_unavailable").body), more=False
+        )
+
+    for script, number in ((refuse, num_requests), (quote, 1)):
+        routed = Routed(EARLIER, [script])
+        routed.ask_often("a", 1)
+        facts = routed.facts()["a", "v1", False]
+        assert (facts["requests"], facts["error_rate"]) == (number, number)
 
 
 @pytest.mark.parametrize(("leaves", "failed"), [(True, 0), (False, 1)])
