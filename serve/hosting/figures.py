@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from serve.hosting.outcomes import Key, Outcomes, total
@@ -17,8 +18,11 @@ class Figures:
         self._app, self._counted = app, dict[str, dict[Key, Outcomes]]()  # by router
 
     def read(self) -> None:
-        """Reads what all that run have counted so far."""
-        self._counted |= dict(tell(self._app, "outcomes"))
+        """Reads what all that run have counted so far: nothing new where none runs, as while a model is idle."""
+        from ray.serve.exceptions import DeploymentUnavailableError
+
+        with contextlib.suppress(DeploymentUnavailableError):
+            self._counted |= dict(tell(self._app, "outcomes"))
 
     def facts(self, key: Key) -> dict[str, float]:
         """Those of a model: as Outcomes.facts."""
