@@ -25,6 +25,7 @@ from cluster.errors import ClusterError
 from cluster.session import Session, log_location
 from cluster.termination import sigterm_interrupts
 from pipelines.errors import UserError
+from pipelines.store.aliases import DamagedRecord
 from pipelines.store.artifacts import Store
 from pipelines.store.provenance import folder_of
 from serve.hosting import front, joined, room, serve_private
@@ -178,6 +179,8 @@ def _watch(
         try:
             following = follow()
         except UNSERVED as error:  # what was promoted cannot be loaded
+            if isinstance(error, UserError) and not isinstance(error, DamagedRecord):
+                waiting = None  # aliases name something else by now, which is not tried again
             if str(error) != problem:  # it may be tried again each second
                 problem = str(error)
                 log(f"what is served stays: {problem}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CLUSTER_THREADS = 4  # of a replica on a CPU of a cluster, where nothing else is set: Ray reserves as many CPUs
 SHUTDOWN_POLL_S = 0.2
 GUARD_DEPLOYMENT = "guard-model"  # a model's name ends with a digest
+ONLY_DEPLOYMENT = "Replica"  # of a model that is the only one of its server
 GUARD_PROMPT_TOKENS = 2048  # of a guard model's own prompt with its answer, at most
 UNALIASED = {"alias": "", "artifact": ""}  # an engine is the same, whatever names it
 MAX_ONGOING = 10_000  # the gateway has a limit, with an error that clients understand
@@ -46,7 +47,7 @@ def application(settings: Settings, runtime_env: dict[str, Any] | None = None) -
     engine = served.get(GUARD_DEPLOYMENT)
     guard = [_bind(engine, GuardHost, runtime_env, GUARD_DEPLOYMENT, ())] if engine else []
     if len(settings.models) == 1:
-        return _bind(served[deployment_name(settings)], Replica, runtime_env, "Replica", (), *guard)
+        return _bind(served[deployment_name(settings)], Replica, runtime_env, ONLY_DEPLOYMENT, (), *guard)
     bound = {
         deployment_name(model): _bind(served[deployment_name(model)], Model, runtime_env, deployment_name(model),
                                       _adapters(model, settings), *(guard if model.guard else []))

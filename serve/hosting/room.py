@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from cluster.errors import ClusterError
 from cluster.resources import Resources, check_together
 from pipelines.errors import UserError
-from serve.hosting.deployment import CLUSTER_THREADS, engines, hosted
+from serve.hosting.deployment import CLUSTER_THREADS, ONLY_DEPLOYMENT, deployment_name, engines, hosted
 from serve.hosting.ending import END_S
 from serve.settings import Settings
 
@@ -59,8 +59,26 @@ def _draining_gpus(settings: Settings, following: Settings) -> int:
     if not needed or settings.address is not None:
         return 0
     spare, present = _spare_gpus(), int(ray.cluster_resources().get("GPU", 0))
-    draining = present - spare - _num_gpus(hosted(settings))
-    return needed - spare if spare < needed <= spare + draining else 0
+    if spare >= needed:
+        return 0
+    draining = present - spare - _held_gpus(settings)
+    return needed - spare if needed <= spare + draining else 0
+
+
+def _held_gpus(settings: Settings) -> int:
+    """GPUs of the replicas of what is served, as Ray Serve counts them: there are more of them where load added some,
+    and none of those that end their last requests."""
+    import ray.serve
+
+    application = ray.serve.status().applications.get(settings.app)
+    deployments = application.deployments if application else {}
+    only = deployment_name(settings) if len(settings.models) == 1 else None
+    held = 0
+    for name, engine in engines(settings).items():
+        deployment = deployments.get(ONLY_DEPLOYMENT if name == only else name)
+        states = deployment.replica_states if deployment else {}
+        held += engine.gpus * sum(number for state, number in states.items() if state != "STOPPING")
+    return held
 
 
 def _needed_gpus(settings: Settings, following: Settings) -> int:

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatus,
+    DeploymentStatusOverview,
+    DeploymentStatusTrigger,
+    ReplicaState,
+    ServeStatus,
+)
 
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
@@ -20,8 +29,8 @@ from serve.gateway.feedback import FeedbackStore, Opinion, Reply
 from serve.hosting import app, canary, room
 from serve.hosting.app import changed
 from serve.hosting.artifacts import ServingSpec
-from serve.hosting.deployment import engines
-from serve.settings import FEEDBACK_FILE, Limits, Settings
+from serve.hosting.deployment import ONLY_DEPLOYMENT, engines
+from serve.settings import FEEDBACK_FILE, HostedGuard, Limits, Replicas, Settings
 from serve.verbs import commands
 from serve.verbs.promote import promote
 
@@ -135,19 +144,33 @@ def test_what_is_served_stays_where_a_record_is_damaged(store: Store, monkeypatc
     assert log[2] == "not_started is not recorded: OSError: disk full"
 
 
-@pytest.mark.parametrize("drained", [True, False])
-def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
-    store: Store, monkeypatch: pytest.MonkeyPatch, drained: bool
-) -> None:
-    """The loop of a server on a machine with two GPUs, without Ray, or any GPU. They are just enough for a version and
-    the one that takes over."""
+def status_of(app: str, **states: int) -> ServeStatus:
+    """What Ray Serve says of an application with one model, whose replicas are in these states."""
+    counted = {ReplicaState(name): number for name, number in states.items()}
+    replicas = DeploymentStatusOverview(DeploymentStatus.HEALTHY, DeploymentStatusTrigger.UNSPECIFIED, counted, "")
+    overview = ApplicationStatusOverview(ApplicationStatus.RUNNING, "", 0.0, {ONLY_DEPLOYMENT: replicas})
+    return ServeStatus(applications={app: overview})
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two GPUs, both of which are in use, as Ray would count them."""
     monkeypatch.setattr(app, "_check_ray", lambda: None)
     monkeypatch.setattr(app, "figures_of", lambda settings, log: {})
     monkeypatch.setattr(room, "END_S", 1.0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 2.0})
+    monkeypatch.setattr("ray.available_resources", dict[str, float])
+    monkeypatch.setattr(Settings, "check", lambda self: self)  # the folder is no model
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
+    store: Store, monkeypatch: pytest.MonkeyPatch, two_gpus: None, drained: bool
+) -> None:
+    """The loop of a server, without Ray, or any GPU. They are just enough for a version and the one that takes over."""
     monkeypatch.setattr("ray.available_resources", lambda: {"GPU": 1.0} if drained and looks > 5 else {})
     settings = Settings(model=store.root, version="v2", gpus=1, limits=Limits(drain_s=0.5))
-    monkeypatch.setattr(Settings, "check", lambda self: self)  # the folder is no model
+    monkeypatch.setattr("ray.serve.status", lambda: status_of(settings.app, RUNNING=1, STOPPING=1))
     stop, log, deployed, looks = threading.Event(), list[str](), list[str](), 0
     monkeypatch.setattr(app, "deploy", lambda settings: deployed.append(settings.version))
 
@@ -163,6 +186,44 @@ def test_a_rollback_waits_for_the_gpus_of_the_version_that_drains(
     assert log[0].startswith("another version waits for 1 GPUs until the requests of an earlier one have ended")
     assert deployed == (["v1"] if drained else [])
     assert ("serving version v1, before v2" if drained else "and 0 are free; expected a restart") in log[1]
+
+
+def test_a_replica_that_load_added_is_none_that_drains(
+    store: Store, monkeypatch: pytest.MonkeyPatch, two_gpus: None
+) -> None:
+    settings = Settings(model=store.root, version="v1", gpus=1, replicas=Replicas(min=1, max=2))
+    monkeypatch.setattr("ray.serve.status", lambda: status_of(settings.app, RUNNING=2))
+    waiting = room.Waiting(settings.model_copy(update={"version": "v2"}))
+    assert not waiting.must_wait(settings, log := list[str]().append)
+    monkeypatch.setattr("ray.serve.status", lambda: status_of(settings.app, RUNNING=1, STOPPING=1))
+    assert waiting.must_wait(settings, log)
+    guard = HostedGuard(model="my-qwen3guard", folder=store.root, max_tokens=64, gpus=0)
+    guarded = settings.model_copy(update={"guard_model": guard, "max_tokens": 64})
+    assert waiting.must_wait(guarded, log), "its guard model has a deployment of its own"
+
+
+@pytest.mark.parametrize("error", [UserError("v3: is damaged"), aliases.DamagedRecord("production.json"), OSError()])
+def test_what_waits_is_dropped_where_the_alias_names_something_else_that_is_not_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, two_gpus: None, error: Exception
+) -> None:
+    settings = Settings(model=store.root, version="v2", gpus=1)
+    monkeypatch.setattr("ray.serve.status", lambda: status_of(settings.app, RUNNING=1, STOPPING=1))
+    monkeypatch.setattr("ray.available_resources", lambda: {"GPU": 1.0} if looks > 3 else {})
+    stop, deployed, looks = threading.Event(), list[str](), 0
+    monkeypatch.setattr(app, "deploy", lambda settings: deployed.append(settings.version))
+
+    def following() -> Settings | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise error
+        if looks == 6:
+            stop.set()
+        return settings.model_copy(update={"version": "v1"}) if looks == 1 else None
+
+    monkeypatch.setattr(stop, "wait", lambda timeout: stop.is_set())
+    app._watch(settings, stop, print, following, lambda action, evidence: None, lambda evidence: False)
+    assert deployed == ([] if type(error) is UserError else ["v1"])
 
 
 def test_an_alias_moved_to_other_settings_of_the_same_weights_is_taken_up(store: Store) -> None:
