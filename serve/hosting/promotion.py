@@ -43,8 +43,7 @@ class Promoted:
         self._next_s, self.problem = time.monotonic() + PERIOD_S, ""  # the last error of watching, or of taking back
 
     def goes_on(self, following: Settings) -> bool:
-        """Whether any of its models is still watched beside other settings that took over: those that they serve
-        too."""
+        """Ends the watch of what other settings, which took over, serve no more; returns whether any is left."""
         served = {(model.name, model.artifact, model.version) for model in following.models if not model.canary}
         self._watched = [each for each in self._watched if (each.name, each.artifact, each.version) in served]
         return bool(self._watched)
