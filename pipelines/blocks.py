@@ -5,6 +5,7 @@ sources ──parts──► blocks ──one task each──► draft/blocks/<s
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -192,7 +193,7 @@ def map_arrow(path: Path) -> pa.RecordBatch:
 class AtomicFile:
     """A file written under a temporary name, then moved to its path by `publish`; deleted if not published.
 
-    A full disk raises DiskFull, which names the path and what was free for it."""
+    A full disk raises DiskFull, which names the path and what was free for it: not for a quota, which has no figure."""
 
     path: Path
 
@@ -212,10 +213,11 @@ class AtomicFile:
         written = self.temporary.stat().st_size if self.temporary.exists() else 0
         self.temporary.unlink(missing_ok=True)
         if error is not None and disk_full(error) and not isinstance(error, DiskFull):
-            free = shutil.disk_usage(self.path.parent).free
+            free = f"it has room for {shutil.disk_usage(self.path.parent).free:,} bytes, of which "
+            if getattr(error, "errno", None) == errno.EDQUOT:  # what is free is not for this user
+                free = ""
             raise DiskFull(
-                f"{self.path}: the disk is full ({error}): it has room for {free:,} bytes, of which this file had "
-                f"taken {written:,} and needs more"
+                f"{self.path}: the disk is full ({error}): {free}this file had taken {written:,} and needs more"
             ) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import DiskFull
 from pipelines.blocks import AtomicFile, note_of_compressed, pack, plan, remove_unpublished, unpack
 from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.source import Part, Source
@@ -59,6 +62,19 @@ def test_only_files_under_temporary_names_are_removed(tmp_path: Path) -> None:
         (tmp_path / ".folder").mkdir()
         remove_unpublished(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == [".folder", ".nfs000000000123"]
+
+
+def test_the_room_of_a_disk_is_not_said_to_be_that_of_a_quota(tmp_path: Path) -> None:
+    for code, text in ((errno.EDQUOT, ""), (errno.ENOSPC, r"it has room for [\d,]+ bytes, of which ")):
+        with (
+            pytest.raises(
+                DiskFull, match=rf"rows: the disk is full \(.*\): {text}this file had taken 3 and needs more$"
+            ),
+            AtomicFile(tmp_path / "rows") as file,
+        ):
+            file.temporary.write_bytes(b"abc")
+            raise OSError(code, os.strerror(code))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_are_unpacked_as_they_were() -> None:
