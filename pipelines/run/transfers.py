@@ -26,13 +26,13 @@ if TYPE_CHECKING:  # tasks import this file
     from pipelines.recipe.reader import Recipe
     from pipelines.run.progress import RunLog
 
-TASKS = 4  # at once, for each node
+TASKS = 4  # at once for each node, taken together: Ray chooses the nodes
 TASK_BYTES = 64 << 20  # of small files in one task at most: a kill costs as many
 SMALL_BYTES = 16 << 20  # of files to be put that are not worth tasks
-FILE_BYTES = 64 << 10  # as many take as long as a request does
+FILE_BYTES = 64 << 10  # what a smaller file counts as: to open it, or to ask for it, takes as long
 ROUNDS = 4  # of tasks at least, so that no node waits for another's large ones
 MIN_BYTES = 1 << 30  # of files that are worth tasks, and a start of Ray: the driver hashes as much in a second or two
-FILES_AT_ONCE = 50_000
+LOOKED_UP = 50_000  # files at once, of which those with an unknown digest are gathered
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -73,8 +73,9 @@ def bring_objects(sources: Iterable[Source], session: Session, log: RunLog) -> N
     for bucket, versions in itertools.groupby(missing.values(), key=lambda version: version.bucket):
         sizes = [(version, version.entry.bytes) for version in versions]
         for fetched in _in_tasks(fetch, sizes, session, bucket=bucket):
-            for version, partial, digest in fetched:
-                version.keep(partial, digest)
+            with _deleted_on_error(fetched):
+                for version, partial, digest in fetched:
+                    version.keep(partial, digest)
             done += len(fetched)
             log.update(done, len(missing), "objects")
 
@@ -82,35 +83,61 @@ def bring_objects(sources: Iterable[Source], session: Session, log: RunLog) -> N
 def fetch(item: Mapping[str, list[Version]], *, bucket: str) -> list[tuple[Version, Path, str]]:
     """Brings some objects, in a task. Returns (the copy, the file that becomes it, its digest) of each."""
     objects, fetched = Objects(bucket), list[Any]()
-    try:
+    with _deleted_on_error(fetched):
         for version in item["values"]:
             fetched.append((version, *version.fetch(objects)))
+    return fetched
+
+
+@contextmanager
+def _deleted_on_error(fetched: Sequence[tuple[Version, Path, str]]) -> Iterator[None]:
+    """Deletes the files of `fetch` that are not kept yet if an error is raised."""
+    try:
+        yield
     except BaseException:
         for _, partial, _ in fetched:
             partial.unlink(missing_ok=True)
         raise
-    return fetched
 
 
 def hash_files(files: Iterable[tuple[Path, bool]], digests: FileDigests, session: Session, log: RunLog) -> None:
     """Adds the digests of files to those that the store knows, where it would take the driver long.
 
     files: each, and whether its lines are counted, too, as `FileDigests.of_all` does.
-    A file that a node does not have, or has in another state, is left to whoever needs its digest, as one that cannot
-    be read."""
-    left = iter(files)
-    while some := list(itertools.islice(left, FILES_AT_ONCE)):
+    A file that a node lacks, has in another state or cannot read is skipped; so are all that are left when Ray fails.
+    `FileDigests` reads them where their digests are needed."""
+    done = 0
+    for sizes in _worth_tasks(files, digests):
+        session.start()
+        from ray.exceptions import RayError
+
+        total = done + len(sizes)
+        try:
+            for hashed in _in_tasks(hash_some, sizes, session):
+                digests.add(each for each in hashed if each is not None)
+                done += len(hashed)
+                log.update(done, total, "files hashed")
+        except RayError as error:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            log.note(f"a task that hashes files was lost ({text}); this process hashes them where they are needed")
+            return
+
+
+def _worth_tasks(
+    files: Iterable[tuple[Path, bool]], digests: FileDigests
+) -> Iterator[list[tuple[tuple[str, bytes, bool], int]]]:
+    """Yields what `hash_some` takes of the files whose digests are unknown, with their sizes: some at a time, MIN_BYTES
+    or more and at last the rest; nothing if all of them are less."""
+    left, sizes, is_worth = iter(files), list[tuple[tuple[str, bytes, bool], int]](), False
+    while some := list(itertools.islice(left, LOOKED_UP)):
         counted = {str(path) for path, has_lines in some if has_lines}
         unknown = digests.unknown(path for path, _ in some)
-        sizes = [((path, state, path in counted), size) for path, state, size in unknown]
-        if sum(size for _, size in sizes) < MIN_BYTES:
-            continue
-        session.start()
-        done = 0
-        for hashed in _in_tasks(hash_some, sizes, session):
-            digests.add(each for each in hashed if each is not None)
-            done += len(hashed)
-            log.update(done, len(sizes), "files hashed")
+        sizes += [((path, state, path in counted), size) for path, state, size in unknown]
+        if sum(_cost(size) for _, size in sizes) >= MIN_BYTES:
+            yield sizes
+            sizes, is_worth = [], True
+    if sizes and is_worth:
+        yield sizes
 
 
 def hash_some(item: Mapping[str, list[tuple[str, bytes, bool]]]) -> list[Hashed | None]:
@@ -163,11 +190,25 @@ def _in_tasks(
     """Runs function({"values": some of them}, **arguments) in tasks over all nodes; yields the results as they come.
 
     sizes: pairs of a value and its bytes; cpus: logical ones of a task."""
-    from pipelines.blocks import deal
     from pipelines.parallel import run_tasks
 
     tasks = TASKS * len(session.nodes())
-    costs = [(item, max(size, FILE_BYTES)) for item, size in sizes]
-    full = min(TASK_BYTES, sum(cost for _, cost in costs) / (tasks * ROUNDS))
-    items = [{"values": some} for some in deal(costs, full)]
+    items = [{"values": some} for some in _dealt(sizes, tasks)]
     return run_tasks(function, items, tasks=tasks, cpus_per_task=cpus, arguments=arguments, spread=True)
+
+
+def _dealt(sizes: Sequence[tuple[Item, int]], tasks: int) -> list[list[Item]]:
+    """Deals values to tasks: first each large one to a task of its own, then the small ones, many to a task.
+
+    sizes: pairs of a value and its bytes; tasks: that run at a time."""
+    from pipelines.blocks import deal
+
+    costs = [(item, _cost(size)) for item, size in sizes]
+    full = min(TASK_BYTES, sum(cost for _, cost in costs) / (tasks * ROUNDS))
+    large = [[item] for item, cost in costs if cost >= full]
+    return large + deal([(item, cost) for item, cost in costs if cost < full], full)
+
+
+def _cost(size: int) -> int:
+    """What a file counts as beside others: its bytes, but for a small one."""
+    return max(size, FILE_BYTES)

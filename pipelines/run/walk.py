@@ -12,7 +12,6 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from cluster.errors import ClusterError, disk_full
 from cluster.session import Session, log_location
@@ -106,7 +105,7 @@ class Walk:
                 self.store.drop(draft)
                 return existing
             facts = self._attempt(step, draft)
-            self._hash(draft.out)
+            self._hash(draft)
             artifact = self.store.commit(draft, self._manifest(step, facts))
             if story := rows_used(facts):
                 rejected = ", ".join(name for name in artifact.manifest.files if name.startswith("rejected."))
@@ -115,14 +114,14 @@ class Walk:
             with suppress(OSError, ClusterError, UserError):  # a server that fails: the error itself matters more
                 draft.release()
             raise
-        self._hash(artifact.path)  # again, where who opens it compares it with its manifest
+        self.store.digests.moved(draft.out, artifact.path)
         self.log.end(f"done in {facts['run/wall_s']:.1f} s")
         return artifact
 
-    def _hash(self, folder: Path) -> None:
-        """Lets tasks hash the files in a folder, on a cluster that is connected."""
+    def _hash(self, draft: Draft) -> None:
+        """Lets tasks hash the files of the artifact, on a cluster that is connected."""
         if self.session.started and not self.session.local:
-            files = ((path, False) for path in folder.rglob("*") if path.is_file())
+            files = ((path, False) for path in draft.out.rglob("*") if path.is_file())
             hash_files(files, self.store.digests, self.session, self.log)
 
     def _attempt(self, step: Step, draft: Draft) -> Facts:

@@ -183,6 +183,17 @@ class FileDigests:
                 line_counts.save(self.cache.parent / LINES, digest, lines_before)
         self._save(new)
 
+    def moved(self, old: Path, new: Path) -> None:
+        """Knows the files of a folder that was renamed by what is known of them under its old path; reads none."""
+        entries, known = self._loaded(), list[bytes]()
+        for file in new.rglob("*"):
+            with suppress(OSError):
+                value = entries.get(_key(old / file.relative_to(new)))
+                if value.startswith(_state(file)):
+                    entries.set(key := _key(file), value)
+                    known.append(key + value)
+        self._save(known)
+
     def _of_some(
         self, paths: list[Path], entries: Entries, threads: ThreadPoolExecutor, digest: Callable[[Path], str]
     ) -> list[str]:

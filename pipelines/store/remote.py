@@ -57,10 +57,19 @@ class Remote:
 
     def put(self, folder: Path, manifest: Manifest, text: bytes, put: Put) -> bool:
         """Uploads the manifest's files from a folder by `put`, then creates the manifest. Returns False, and takes the
-        files back, where the artifact exists already: another run has made it."""
+        files back, where the artifact exists already: another run has made it.
+
+        Raises ClusterError, and takes them back, if what was put has not the manifest's digests."""
         prefix = f"artifacts/{manifest.kind}/{manifest.fingerprint}"
         keys = {name: f"{prefix}/{manifest.folder}/{name}" for name in manifest.files}
-        put(self.objects, {folder / name: key for name, key in keys.items()})
+        digests = put(self.objects, {folder / name: key for name, key in keys.items()})
+        for name, entry in manifest.files.items():
+            if digests[folder / name] != entry.xxh3_128:
+                self.objects.delete(list(keys.values()))
+                raise ClusterError(
+                    f"{folder / name}: its bytes were others when it was put as an object than when it was hashed; "
+                    f"expected the same on all nodes. Check the file system of {SCRATCH}, then run the same command"
+                )
         if self.objects.create(f"{prefix}/{NAME}", text) is None:
             existing = self.objects.get(f"{prefix}/{NAME}")
             if existing is None or existing[0] != text:  # else the answer to our own request was lost on its way

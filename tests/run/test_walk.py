@@ -17,6 +17,7 @@ from pipelines.evaluator import Evaluator
 from pipelines.recipe.reader import load
 from pipelines.report.card import card
 from pipelines.stage import Facts, Stage, Work
+from pipelines.store import digests
 from pipelines.store.runs import latest, resolve
 from pipelines.verbs.run import run_recipe
 from tests.toy_stages import ROOT, STAGES, TABLE, ToyOptions, ToyProject
@@ -43,6 +44,18 @@ def test_every_artifact_is_made_once(project: ToyProject) -> None:
     assert again.made == 0 and again.stages["corpus"].fingerprint == record.stages["corpus"].fingerprint
     assert card(project.store).facts == before
     assert sorted(p for p in (project.store.root / "artifacts").rglob("*")) == files
+
+
+def test_files_of_an_artifact_are_hashed_once(project: ToyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their draft, where they are written: not again where they are then, neither by this run nor by the next."""
+    read: list[Path] = []
+    digest_file = digests.digest_file
+    monkeypatch.setattr(digests, "digest_file", lambda path: (read.append(path), digest_file(path))[1])
+    project.run()
+    again = project.run()
+    hashed = [path for path in read if path.name == "text.txt"]
+    assert len(hashed) == 5 and {path.parents[2].name for path in hashed} == {"drafts"}
+    assert again.made == 0
 
 
 def test_a_changed_option_remakes_only_its_stage_and_descendants(project: ToyProject) -> None:

@@ -87,6 +87,24 @@ def test_digests_from_other_nodes_are_taken_for_files_in_the_same_state(
     assert FileDigests(cache).of_all(files[:2])[1] == expected
 
 
+def test_files_of_a_folder_that_was_renamed_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new, cache = tmp_path / "draft" / "out", tmp_path / "artifact", tmp_path / "digests.txt"
+    (old / "deep").mkdir(parents=True)
+    names = ["a", "deep/b", "changed", "never hashed"]
+    for name in names:
+        (old / name).write_text(name)
+    kept = FileDigests(cache)
+    hashed = kept.of_all([old / name for name in names[:3]])
+    old.rename(new)
+    (new / "changed").write_text("longer than before")
+    kept.moved(old, new)
+    unknown = [str(new / name) for name in names[2:]]
+    for each in (kept, FileDigests(cache)):  # as the next run loads it, too
+        assert [path for path, _, _ in each.unknown(new / name for name in names)] == unknown
+    monkeypatch.setattr(digests, "digest_file", lambda path: pytest.fail("is read again"))
+    assert kept.of_all([new / name for name in names[:2]]) == hashed[:2]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "文", "ab" * 47, "ab" * 49, "\n\n" * 3000])
 def test_a_cache_that_cannot_be_read_costs_only_time(tmp_path: Path, text: str) -> None:
     cache, file = tmp_path / "digests.txt", tmp_path / "file"

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.objects import Objects
 from pipelines.store.artifacts import Store
+from pipelines.store.remote import upload
 from pipelines.store.runs import RunRecord, latest, resolve
 from pipelines.verbs.inspect import show_store
 from serve.gateway.receipts import open_key, shared_key
@@ -131,6 +133,18 @@ def test_other_bytes_of_the_same_size_are_noticed_when_they_are_brought(machines
     with pytest.raises(ClusterError, match=r"s3://bucket/.*/part-0.bin: its bytes are not those .*--force"):
         other.local()
     assert not other.path.exists() and list(other.path.parent.iterdir()) == []
+
+
+def test_files_that_another_node_sees_with_other_bytes_make_no_artifact(store: Store) -> None:
+    def put_elsewhere(objects: Objects, files: Mapping[Path, str]) -> dict[Path, str]:
+        for file in files:
+            file.write_bytes(b"-" * file.stat().st_size)
+        return upload(objects, files)
+
+    draft = replace(filled_draft(store), put=put_elsewhere)
+    with pytest.raises(ClusterError, match=r"its bytes were others when it was put as an object"):
+        store.commit(draft, manifest())
+    assert keys(store, "artifacts") == []
 
 
 # Commits to the store that each line of its input names, in a process of its own: a fork of one that has imported our

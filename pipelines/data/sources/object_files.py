@@ -81,12 +81,17 @@ class Version:
             raise
 
     def keep(self, partial: Path, digest: str) -> None:
-        """Records the digest of what `fetch` has brought, then moves it to the copy's place.
+        """Records the digest of what `fetch` has brought, then moves it to the copy's place; after an error it is
+        deleted.
 
         By one process for all nodes: appending to a file of several is not atomic on NFS."""
-        with (self.file.parent / DIGESTS).open("ab", buffering=0) as log:  # one write: lines of threads do not mix
-            log.write(json.dumps([*_state(partial), digest]).encode() + b"\n")
-        partial.rename(self.file)
+        try:
+            with (self.file.parent / DIGESTS).open("ab", buffering=0) as log:  # one write: lines of threads do not mix
+                log.write(json.dumps([*_state(partial), digest]).encode() + b"\n")
+            partial.rename(self.file)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 @lru_cache(maxsize=1024)  # one run sees one state of the bucket, and lists it once
