@@ -60,6 +60,7 @@ class Csv(RangedSource, RecordSource):
         "other; default: they enclose cells, but are text where they make no sense in a table with tabs",
     )
     suffixes: ClassVar = streams.with_compressed(".csv", ".tsv")
+    needs_look: ClassVar = True
 
     def identity(self) -> dict[str, Any]:
         """Adds what was found out: delimiters that are not those of the files' suffixes, quotes that are text."""
@@ -99,12 +100,13 @@ class Csv(RangedSource, RecordSource):
             yield piece | {"first_row": None} if "start" in piece else piece
 
     def has_lines(self, file: Path) -> bool:
-        return False  # a line may be within a record
+        return False  # of no use: a line may be within a record
 
     def count_rows(self, part: Part, lines_before: Sequence[int] = ()) -> Any:
-        """What a range of a file is if it begins within quotes, and if not: see `csv_ranges`."""
+        """No count, but what a range of a file is if it does not begin within quotes, and if it does: see `csv_ranges`;
+        0 for a whole file."""
         if "start" not in part.args:
-            return None
+            return 0
         file = Path(part.args["file"])
         encoding = self.text_encoding(file)
         delimiter = self.delimiter or _detected_format(file, encoding).delimiter
@@ -121,8 +123,8 @@ class Csv(RangedSource, RecordSource):
                 yield from ranges
                 continue
             for part, place in zip(ranges, csv_ranges.places(looks, self.max_row_bytes), strict=True):
-                args = {**place._asdict(), "stop": ranges[place.last_range].args["stop"]}
-                yield replace(part, first_row=place.first_line, args=part.args | args)
+                stop = ranges[place.last_range].args["stop"]
+                yield replace(part, first_row=place.first_line, args=part.args | place.args | {"stop": stop})
 
     def delimiter_of(self, file: Path) -> str | None:
         """The character between the cells of a file; None for data that is not text."""

@@ -44,6 +44,12 @@ class Place(NamedTuple):
     last_range: int  # in which that line stands
     is_empty: bool = False
 
+    @property
+    def args(self) -> dict[str, Any]:
+        """What the range's part says of it beside its first line and its end, of each as little as it can."""
+        others = {name: value for name in ("skipped", "is_empty") if (value := getattr(self, name))}
+        return {"last_line": self.last_line, **others}
+
 
 def look(stream: Utf8Stream, delimiter: str, *, has_quotes: bool, max_bytes: int) -> list[Run]:
     """What a range is if it does not begin within quotes, and if it does."""

@@ -64,16 +64,24 @@ class RangedSource(TextFileSource):
             yield {"bytes": stop - start, "first_row": None if start else 1, **args}
 
     def has_lines(self, file: Path) -> bool:
+        """By size and name alone; `pieces` may still find that the file is read in one piece."""
         return not streams.is_compressed(file) and file.stat().st_size > RANGE_BYTES
 
     def count_rows(self, part: Part, lines_before: Sequence[int] = ()) -> Any:
-        """Counts the lines of a range of a file; 0 for a whole file."""
+        """Counts the lines that end in a range of a file, blank ones too; 0 for a whole file.
+
+        With lines_before it reads at most a step before the range's end, and one before its begin where that is not the
+        end of the range asked for last."""
         if "start" not in part.args:
             return 0
         file, start, stop = _data(part.args), part.args["start"], part.args["stop"]
         if not lines_before:
             return count_lines(file, start, stop)
-        return _lines_before(file, stop, lines_before) - _lines_before(file, start, lines_before)
+        known_file, byte, line = self._counted
+        before = line - 1 if (known_file, byte) == (file, start) else _lines_before(file, start, lines_before)
+        after = _lines_before(file, stop, lines_before)
+        self._counted = (file, stop, after + 1)
+        return after - before
 
     def open_range(self, file: Path, args: dict[str, Any], encoding: str) -> streams.Utf8Stream:
         """Opens the range of a file that a part names, or all of the file."""

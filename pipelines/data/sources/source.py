@@ -99,6 +99,7 @@ class Source(Options):
         default=None, description="What happens to personal data in its text, where it differs from corpus.privacy"
     )
     kinds_of_rows: ClassVar[tuple[str, ...]] = ("text", "documents", "conversations", "preferences", "prompts")
+    needs_look: ClassVar[bool] = False  # whether ranges of a file cannot be read before `count_rows` looked at all
     _folder: Path = PrivateAttr(default=Path())  # relative paths start at the recipe's folder
     _cache: Path | None = PrivateAttr(default=None)
 
@@ -138,7 +139,8 @@ class Source(Options):
         return object_files.digest_of(file, self._cache) if self._cache is not None else None
 
     def has_lines(self, file: Path) -> bool:
-        """Whether `count_rows` counts the lines of a file, so that it pays to count them while the file is hashed."""
+        """Whether it pays to count the lines of a file while it is hashed: if it is divided, which only a look into it
+        tells, `count_rows` needs them."""
         return False
 
     def missing_objects(self) -> list[object_files.Version]:
@@ -179,8 +181,10 @@ class Source(Options):
         return list(self.each_part())
 
     def count_rows(self, part: Part, lines_before: Sequence[int] = ()) -> Any:
-        """What `numbered` has to know of a part, JSON-like: how many rows the numbers in the part after it go on from,
-        see Part.first_row; 0 for other parts. lines_before: of the file, as `line_counts` has them, where known."""
+        """What `numbered` has to know of a part, JSON-like; not always a count, nor one of rows. Of JSON lines and text
+        its lines, blank ones too, if numbers go on in the part after it, else 0; of tables see `Csv`.
+
+        lines_before: of the file, as `line_counts` has them, where known."""
         return 0
 
     def numbered(self, parts: Iterable[Part], counts: Iterable[Any]) -> Iterator[Part]:

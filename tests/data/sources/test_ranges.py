@@ -239,4 +239,32 @@ def test_counts_of_a_range_from_lines_before_each_step(
     before = [data[:place].count(b"\n") for place in range(0, len(data) + step, step)]
     parts = source.parts()
     assert len(parts) > 5 and sum(source.count_rows(part) for part in parts) == data.count(b"\n")
-    assert [source.count_rows(part, before) for part in parts] == [source.count_rows(part) for part in parts]
+    counts = [source.count_rows(part) for part in parts]
+    assert [source.count_rows(part, before) for part in parts] == counts
+    assert [source.count_rows(part, before) for part in reversed(parts)] == counts[::-1]
+
+
+def test_from_one_range_to_the_next_a_step_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b'{"text": "a"}\n' * 400
+    source = make_source(tmp_path, "jsonl", written(tmp_path, data, ".jsonl"))
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 50)
+    parts, places = source.parts(), list[int]()
+    monkeypatch.setattr(ranges, "STEP_BYTES", 1000)
+    before = [data[:place].count(b"\n") for place in range(0, len(data) + 1000, 1000)]
+    count_lines = ranges.count_lines
+
+    def counted(file: Path, start: int, stop: int) -> int:
+        places.append(stop)
+        return count_lines(file, start, stop)
+
+    monkeypatch.setattr(ranges, "count_lines", counted)
+    assert sum(source.count_rows(part, before) for part in parts) == 400
+    assert places == [0, *(part.args["stop"] for part in parts)]
+
+
+def test_a_part_of_a_table_says_no_more_than_is_read_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 4)
+    source = make_source(tmp_path, "csv", written(tmp_path, b'id,text\n1,one\n2,"two\nlines\nof"\n3,three\n', ".csv"))
+    usual = {"file", "size", "alone", "start", "stop", "end", "last_line"}
+    added = [part.args.keys() - usual for part in numbered(source)]
+    assert added == [set(), set(), set(), {"is_empty"}, {"skipped"}, set()]
