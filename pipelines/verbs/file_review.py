@@ -152,9 +152,16 @@ class FirstRows(Source):
     def each_part(self) -> Iterator[Part]:
         return self._source.each_part()
 
+    @property
+    def _is_full(self) -> bool:
+        return self._rows >= MIN_ROWS and (self._bytes >= self._max_bytes or self._rows >= self._max_rows)
+
     def read(self, part: Part) -> Iterator[Row | BadRow]:
+        if self._is_full:  # to reach the first row of a range, all lines before it would be counted
+            self._complete = False
+            return
         for row in self._source.read(part):
-            if self._rows >= MIN_ROWS and (self._bytes >= self._max_bytes or self._rows >= self._max_rows):
+            if self._is_full:
                 self._complete = False
                 return
             self._rows += 1

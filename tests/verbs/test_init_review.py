@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from cluster.session import Session
 from pipelines.cli import app
+from pipelines.data.sources import ranges
+from pipelines.data.sources.text import Text
 from pipelines.recipe import reader
 from pipelines.stage import Facts, Work
 from pipelines.stages import STAGES
@@ -308,6 +310,25 @@ def test_of_large_files_the_first_rows_are_judged_and_counts_are_estimates(
     assert facts[str(talks)]["rows_read"] == facts[str(talks)]["rows_used"] == 10_000
     shown = init(many, "--out", tmp_path / "s.yaml").stdout
     assert "read about 8,0" in shown and ", used about 7," in shown
+
+
+def test_no_range_is_reached_beyond_the_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lines would be counted from the file's begin, to number them."""
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 10_000)
+    (tmp_path / "a.txt").write_text("A line of text.\n" * 20_000)
+    source = Text(path="a.txt", split="lines").at(tmp_path)
+    first = file_review.FirstRows.of(source, 50_000)
+    counted = list[int]()
+    count_lines = ranges.count_lines
+
+    def count(file: Path, start: int, stop: int) -> int:
+        counted.append(stop - start)
+        return count_lines(file, start, stop)
+
+    monkeypatch.setattr(ranges, "count_lines", count)
+    texts = [row for part in first.parts() for row in first.read(part)]
+    assert first.num_rows == len(texts) == pytest.approx(50_000 / 15, rel=0.01) and not first.is_complete
+    assert sum(counted) < 60_000
 
 
 def test_a_hundred_megabytes_take_seconds(tmp_path: Path) -> None:
