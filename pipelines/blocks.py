@@ -93,11 +93,11 @@ def plan(sources: Mapping[str, Source], folder: Path, block_bytes: int, *, by_na
 def note_of_compressed(blocks: Sequence[Block], tasks: int) -> str:
     """A sentence about a large compressed file that one task still reads when all others have ended; empty if there is
     none. tasks: that run at a time."""
-    parts = [part for block in blocks if block.bytes > MUCH_BYTES for part in block.parts]
-    largest = max(
-        (part for part in parts if is_compressed(Path(part.where))), key=lambda part: part.bytes, default=None
-    )
-    if largest is None or largest.bytes <= MUCH_BYTES or tasks * largest.bytes <= sum(block.bytes for block in blocks):
+    least = max(MUCH_BYTES, sum(block.bytes for block in blocks) / max(tasks, 1))
+    large = (part for block in blocks if block.bytes > least for part in block.parts)  # of one block at a time
+    compressed = (part for part in large if part.bytes > least and is_compressed(Path(part.where)))
+    largest = max(compressed, key=lambda part: part.bytes, default=None)
+    if largest is None:
         return ""
     size = f"about {largest.bytes / 1e6:,.0f} MB of text"
     return f"{largest.where}: {size} in a compressed file, which one core alone reads; unpack or divide it"

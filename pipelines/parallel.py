@@ -14,13 +14,13 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
-import json
 import logging
 import math
 import os
 import pickle
 import platform
 import traceback
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +31,13 @@ import ray
 import ray.data
 
 from cluster.errors import DiskFull
-from cluster.resources import cores
-from pipelines.blocks import AtomicFile, Block, pack, remove_unpublished, unpack
+from cluster.nodes import possible
+from cluster.resources import Resources, cores
+from pipelines.blocks import AtomicFile, Block, note_of_compressed, pack, remove_unpublished, unpack
 from pipelines.data.sources.source import Source
 from pipelines.stage import Work
 from pipelines.store.digests import FileDigests
-from pipelines.store.files import read_json, write_atomically, write_json
+from pipelines.store.files import read_json, write_json
 
 Item = dict[str, Any]
 Result = TypeVar("Result")
@@ -96,16 +97,16 @@ def make_files(
             done += 1
             work.progress.update(done, len(items), unit)
     except DiskFull as error:
-        raise DiskFull(f"{error}. {still_missing(folders, done, len(items), unit)}") from error
+        raise DiskFull(f"{error}. {still_missing(paths, done, len(items), unit)}") from error
     for folder in folders:  # what a worker that was lost had begun: a file in `out` would be one of the artifact
         remove_unpublished(folder)
 
 
-def still_missing(folders: Iterable[Path], done: int, total: int, unit: str) -> str:
+def still_missing(files: Iterable[Path], done: int, total: int, unit: str) -> str:
     """What is still to be made where the disk is full, with its bytes by the mean of what there is, and what to do.
 
-    folders: where the files are, of which `done` of `total` are complete."""
-    made = sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
+    files: of the items, of which `done` of `total` are complete; those that are not there count as empty."""
+    made = sum(file.stat().st_size for file in files if file.exists())
     size = f", which take some {math.ceil(made / done * (total - done)):,} bytes more" if done else ""
     return (
         f"{total - done:,} of {total:,} {unit} are still to be made{size}: make room, then run the same command, which "
@@ -152,6 +153,18 @@ def num_parallel_tasks(work: Work) -> int | None:
     if work.cluster.tasks or not work.session.local:
         return work.cluster.tasks
     return cores()
+
+
+def note_compressed(work: Work, blocks: Sequence[Block]) -> None:
+    """Notes a large compressed file among blocks to be read that one core reads alone, if there is one."""
+    if not blocks:
+        return
+    tasks = num_parallel_tasks(work)
+    if tasks is None:  # as many as fit on the cluster, whatever the driver's machine has
+        of_task = Resources(cpus_per_worker=work.cluster.cpus_per_task)
+        tasks = of_task.capacity(work.session.nodes(), possible() or [])
+    if note := note_of_compressed(blocks, tasks):
+        work.progress.note(note)
 
 
 def _outcome(item: Item, shared: tuple[Callable[..., Any], dict[str, Any]]) -> tuple[Any, bytes | None]:
@@ -215,22 +228,27 @@ def with_first_rows(
     """The missing blocks, with the number of the first row of each part: those of ranges of files are counted, in all
     blocks of the sources that need it, so that no block counts the rows before it again.
 
-    The counts of a block are a file beside it, so a run that was killed counts what is not counted yet. sources: by
-    name, where they are others than the stage's."""
+    The counts of a block are a file beside it, so a run that was killed counts what is not counted yet; those that
+    follow from lines counted while files were hashed are none. sources: by name, where they are others than the
+    stage's."""
     by_name = dict(work.sources if sources is None else sources)
     uncounted = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
     counted = [block for block in blocks if block.source in uncounted]
-    if work.cache is not None:
-        _write_known_counts(counted, by_name, FileDigests(work.cache / "digests.txt"))
-    items = [{"path": str(_rows_file(block)), "source": block.source, "parts": block.packed} for block in counted]
-    make_files(work, count_rows, items, unit="blocks counted", sources=by_name)
+    digests = None if work.cache is None else FileDigests(work.cache / "digests.txt")
+    known = {} if digests is None else _known_counts(counted, by_name, digests)
+    items = [
+        {"path": str(_rows_file(block)), "source": block.source, "parts": block.packed}
+        for block in counted
+        if (block.source, block.first) not in known
+    ]
+    make_files(work, count_rows, items, unit="counts of blocks", sources=by_name)
     is_missing = {(block.source, block.first) for block in missing}
     numbered: dict[tuple[str, int], Block] = {}
     for name, of_source in itertools.groupby(counted, key=lambda block: block.source):
         blocks_of = list(of_source)
         parts = by_name[name].numbered(
             (part for block in blocks_of for part in block.parts),
-            (count for block in blocks_of for count in read_json(_rows_file(block))),
+            (count for block in blocks_of for count in known.get((name, block.first)) or read_json(_rows_file(block))),
         )
         for block in blocks_of:
             own = list(itertools.islice(parts, len(block.parts)))
@@ -243,18 +261,22 @@ def _rows_file(block: Block) -> Path:
     return block.file.with_suffix(".rows.json")
 
 
-def _write_known_counts(blocks: Sequence[Block], sources: Mapping[str, Source], digests: FileDigests) -> None:
-    """Writes the counts of blocks of which all files had their lines counted while they were hashed."""
-    known: dict[str, list[int] | None] = {}
+def _known_counts(
+    blocks: Sequence[Block], sources: Mapping[str, Source], digests: FileDigests
+) -> dict[tuple[str, int], Sequence[int]]:
+    """The counts of blocks of which all files had their lines counted while they were hashed, by (source, first)."""
+    lines: dict[str, list[int] | None] = {}  # of the files of the latest block
+    counts: dict[tuple[str, int], Sequence[int]] = {}
     for block in blocks:
-        source, ranges = sources[block.source], [part for part in block.parts if "start" in part.args]
-        files = {part.args["file"] for part in ranges}
+        source, parts = sources[block.source], block.parts
+        files = {part.args["file"] for part in parts if "start" in part.args}
         if _rows_file(block).exists() or not all(source.has_lines(Path(file)) for file in files):
             continue
-        known = {file: known[file] if file in known else digests.lines_before(Path(file)) for file in files}
-        if None not in known.values():
-            counts = [source.count_rows(part, known.get(part.args.get("file", "")) or ()) for part in block.parts]
-            write_atomically(_rows_file(block), json.dumps(counts))
+        lines = {file: lines[file] if file in lines else digests.lines_before(Path(file)) for file in files}
+        if None not in lines.values():
+            of_parts = (source.count_rows(part, lines.get(part.args.get("file", "")) or ()) for part in parts)
+            counts[block.source, block.first] = array("q", of_parts)
+    return counts
 
 
 def count_rows(item: Item, *, sources: Mapping[str, Source]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import DiskFull
-from pipelines.blocks import AtomicFile, note_of_compressed, pack, plan, remove_unpublished, unpack
+from pipelines.blocks import AtomicFile, Block, note_of_compressed, pack, plan, remove_unpublished, unpack
 from pipelines.data.sources import SOURCES, ranges
 from pipelines.data.sources.source import Part, Source
 from pipelines.store.digests import FileDigests
@@ -120,6 +120,23 @@ def test_a_compressed_file_that_one_core_reads_to_the_end_is_named_with_the_reme
     assert note_of_compressed(large, tasks=4).endswith("unpack or divide it")
     assert note_of_compressed(large, tasks=2) == ""  # each core has as much to read
     assert note_of_compressed(small, tasks=4) == note_of_compressed(plain, tasks=4) == ""
+
+
+def test_blocks_are_searched_for_a_large_compressed_file_one_by_one() -> None:
+    def block(first: int, number: int, where: str, size: int) -> Block:
+        parts = (Part(n, where, f"group {n}", size, 1, {"file": f"{n}"}) for n in range(first, first + number))
+        return Block.of("code", parts, Path())
+
+    blocks = [block(1000 * n, 1000, "a.txt", 80_000) for n in range(40)] + [block(40_000, 1, "b.txt.gz", 90_000_000)]
+    tracemalloc.start()
+    held = blocks[0].parts
+    of_one, _ = tracemalloc.get_traced_memory()
+    del held
+    tracemalloc.reset_peak()
+    assert note_of_compressed(blocks, tasks=1000).startswith("b.txt.gz: ")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * of_one  # while one is unpacked its JSON is there, too
 
 
 def test_each_range_of_json_lines_takes_little_memory_in_the_driver(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.nodes import Node
 from cluster.session import Session
 from pipelines import parallel
 from pipelines.blocks import COUNTS, Block, counts_of, plan, write_arrow
@@ -142,7 +143,7 @@ def test_a_run_that_stops_while_it_counts_lines_counts_the_others_of_sources_wit
     assert 5 <= len(before) < len(of_b)
     numbered = parallel.with_first_rows(work, all_blocks, missing)
     after = counts()
-    assert before.items() <= after.items() and units[-1] == (len(of_b), len(of_b), "blocks counted")
+    assert before.items() <= after.items() and units[-1] == (len(of_b), len(of_b), "counts of blocks")
     assert sorted(after) == [f"{block.file.stem}.rows.json" for block in of_b]
     assert [block.file for block in numbered] == [block.file for block in missing]
     lines = (tmp_path / "b.jsonl").read_bytes()
@@ -192,6 +193,29 @@ def test_compressed_files_are_unpacked_that_have_a_good_share_of_all_text_and_ca
     assert chosen(text=text | {"split": "file"}) == []
     (tmp_path / "plain.txt").write_bytes(b"plain\n" * 100_000)
     assert chosen(rows=rows, text=text) == []
+
+
+def test_what_is_missing_is_judged_by_its_own_files(tmp_path: Path) -> None:
+    for name, size in (("a", 1000), ("b", 3000), ("other", 90_000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    said = parallel.still_missing([tmp_path / name for name in "abc"], 2, 3, "unpacked files")
+    assert said.startswith("1 of 3 unpacked files are still to be made, which take some 2,000 bytes more: make room")
+
+
+def test_a_compressed_file_is_large_or_not_for_all_cores_of_the_cluster(tmp_path: Path) -> None:
+    notes: list[str] = []
+    parts = [Part(0, "big.warc.gz", "", 3_000_000_000), *(Part(n, f"{n}.warc", "", 100_000_000) for n in range(1, 100))]
+    all_blocks = [Block.of("web", [part], tmp_path) for part in parts]
+    for cpus, cpus_per_task, noted in ((2, 1, 0), (64, 1, 1), (16, 8, 0), (64, 8, 1)):
+        node = Node(id="", host="", address="", cpus=cpus, gpus=0, memory_bytes=0)
+        work: Any = SimpleNamespace(
+            session=SimpleNamespace(local=False, nodes=lambda node=node: [node] * 2),
+            cluster=SimpleNamespace(tasks=None, cpus_per_task=cpus_per_task),
+            progress=SimpleNamespace(note=notes.append),
+        )
+        parallel.note_compressed(work, all_blocks)
+        assert len(notes) == noted
+        notes.clear()
 
 
 def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

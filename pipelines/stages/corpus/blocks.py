@@ -28,13 +28,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DiskFull
-from cluster.resources import cores
 from pipelines.blocks import (
     COUNTS,
     AtomicFile,
     Block,
     deal,
-    note_of_compressed,
     plan,
     remove_unpublished,
     unpack,
@@ -45,7 +43,7 @@ from pipelines.data.corpus.documents import DOCUMENTS, REJECTED, REPEATED, REPEA
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit
 from pipelines.data.sources.source import Source
-from pipelines.parallel import map_in_order, num_parallel_tasks, still_missing, with_first_rows
+from pipelines.parallel import map_in_order, note_compressed, num_parallel_tasks, still_missing, with_first_rows
 from pipelines.stage import Work
 from pipelines.stages.corpus.checks import CheckFiles, prepare
 
@@ -105,8 +103,7 @@ def read(work: Work) -> CleanedBlocks:
         counts.update(block_counts)
         first = pq.read_metadata(block.file).metadata[FIRST_BAD].decode()
         bad_rows.add(block.source, rows=_num_rows(block_counts), bad=block_counts["rows/bad"], first=first)
-    if note := note_of_compressed(missing, num_parallel_tasks(work) or cores()):
-        work.progress.note(note)
+    note_compressed(work, missing)
     checks = prepare(work)
     documents_before, start = counts["documents/read"], time.monotonic()
     cleaned = _clean_blocks(work, with_first_rows(work, blocks, missing), checks, bad_rows.max_rows)
@@ -118,7 +115,8 @@ def read(work: Work) -> CleanedBlocks:
             counts.update(block.counts())
             work.progress.update(done, len(blocks), "blocks", documents=counts["documents/read"])
     except DiskFull as error:
-        raise DiskFull(f"{error}. {still_missing([folder], done, len(blocks), 'blocks')}") from error
+        files = [file for file in folder.iterdir() if not file.name.startswith(".")]  # others are gone in a moment
+        raise DiskFull(f"{error}. {still_missing(files, done, len(blocks), 'blocks')}") from error
     bad_rows.check()
     elapsed_s = time.monotonic() - start
     num_documents = counts["documents/read"] - documents_before

@@ -105,7 +105,7 @@ def run(work: Work) -> Facts:
 
 STAGE = Stage(
     kind="knowledge",
-    version=6,
+    version=7,
     makes="knowledge",
     options=KnowledgeOptions,
     cluster=KnowledgeCluster,

@@ -18,9 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.resources import cores
 from pipelines.blocks import COUNTS as COUNTS_KEY
-from pipelines.blocks import AtomicFile, Block, note_of_compressed, plan, unpack
+from pipelines.blocks import AtomicFile, Block, plan, unpack
 from pipelines.data.knowledge import passages
 from pipelines.data.knowledge.index import SCHEMA
 from pipelines.data.knowledge.terms import terms
@@ -28,7 +27,7 @@ from pipelines.data.sources.bad_rows import UNREADABLE, BadRowLimit, row_languag
 from pipelines.data.sources.files import RAW_CHARACTERS
 from pipelines.data.sources.source import BadRow, Part, Row, Source
 from pipelines.data.text.normalise import normalise
-from pipelines.parallel import make_files, num_parallel_tasks, with_first_rows
+from pipelines.parallel import make_files, note_compressed, with_first_rows
 from pipelines.stage import Work
 from pipelines.store.digests import FileDigests, digest_value
 from pipelines.store.provenance import code_digest
@@ -49,8 +48,7 @@ def cut(work: Work) -> list[Block]:
     numbered = {block.file: block for block in missing}
     kept = kept_files(work, missing)
     not_kept = [block for block in missing if block.file not in kept or not kept[block.file].exists()]
-    if note := note_of_compressed(not_kept, num_parallel_tasks(work) or cores()):
-        work.progress.note(note)
+    note_compressed(work, not_kept)
     if kept:
         use(next(iter(kept.values())).parent)
     items = [

@@ -39,7 +39,7 @@ def _embed(work: Work, blocks: list[Block]) -> list[str]:
             path = folder / f"{block.file.stem}.{begin:09}.npy"
             items.append({"path": str(path), "block": str(block.file), "begin": begin})
     kept = "" if work.cache is None else str(work.cache / "embeddings" / quote(embedder(), safe=""))
-    make_files(work, embed_passages, items, unit=f"× {EMBEDDED_AT_ONCE} passages embedded", kept=kept)
+    make_files(work, embed_passages, items, unit=f"embeddings of {EMBEDDED_AT_ONCE} passages", kept=kept)
     return [str(item["path"]) for item in items]
 
 
