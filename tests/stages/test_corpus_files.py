@@ -8,6 +8,7 @@ import random
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +25,10 @@ from pipelines.blocks import COUNTS, Block, counts_of, plan, write_arrow
 from pipelines.data.corpus import cleaning, duplicates, splitting
 from pipelines.data.corpus.documents import DOCUMENTS, REJECTED
 from pipelines.data.sources import SOURCES, jsonl, ranges
-from pipelines.data.sources.source import Part
-from pipelines.stages.corpus import blocks, deduplicate, hold_out, unpacking
+from pipelines.data.sources.source import BadRow, Part, Row
+from pipelines.stages.corpus import STAGE, blocks, deduplicate, hold_out, quality, unpacking
 from pipelines.store.digests import FileDigests
+from tests.stages import corpus_work
 
 
 def write_pairs(folder: Path, pairs: np.ndarray, number: int) -> list[Path]:
@@ -195,6 +197,33 @@ def test_compressed_files_are_unpacked_that_have_a_good_share_of_all_text_and_ca
     assert chosen(rows=rows, text=text) == []
 
 
+def test_a_compressed_file_that_would_fill_the_disk_is_not_copied(tmp_path: Path) -> None:
+    def copy_of(lines: str) -> str:
+        (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+        unpacking.unpack({"path": str(tmp_path / "copy"), "file": str(tmp_path / "a.jsonl.gz")})
+        return (tmp_path / "copy").read_text()
+
+    lines = "".join(f'{{"text": "{number}"}}\n' for number in range(5000))
+    assert copy_of(lines) == lines
+    assert copy_of(lines + '{"text": "' + "0" * 3_000_000 + '"}\n') == ""
+    source = jsonl.Jsonl.model_validate({"path": "a.jsonl.gz", "max_row_bytes": 1000}).at(tmp_path)
+    rows = [row for part in source.parts() for row in source.read(part)]
+    assert [type(row) for row in rows] == [Row] * 5000 + [BadRow]
+
+
+def test_for_a_sample_no_rows_are_counted_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no Ray here, so a task would fail."""
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 1000)
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "row {number}"}}\n' for number in range(300)))
+    source = jsonl.Jsonl.model_validate({"path": "a.jsonl"}).at(tmp_path)
+    work: Any = SimpleNamespace(sources={}, session=None, cache=None)
+    all_blocks = plan({"a": source}, tmp_path, 2500)
+    readable = quality._readable(work, all_blocks, all_blocks[1:3], {"a": source})
+    assert [block.file for block in readable] == [block.file for block in all_blocks[1:3]]
+    rows = [row for block in readable for part in block.parts for row in source.read(part)]
+    assert len(rows) > 50 and {row.row for part in readable[0].parts for row in source.read(part)} >= {1, 2, 3}
+
+
 def test_what_is_missing_is_judged_by_its_own_files(tmp_path: Path) -> None:
     for name, size in (("a", 1000), ("b", 3000), ("other", 90_000)):
         (tmp_path / name).write_bytes(bytes(size))
@@ -216,6 +245,38 @@ def test_a_compressed_file_is_large_or_not_for_all_cores_of_the_cluster(tmp_path
         parallel.note_compressed(work, all_blocks)
         assert len(notes) == noted
         notes.clear()
+
+
+def test_a_source_of_large_compressed_tables_that_is_reference_text_too_keeps_its_rows(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(5)
+
+    def table(number: int) -> str:
+        cells = [f'"{corpus_work.english(rng)}\n{corpus_work.sentence(rng)}"\n' for _ in range(number)]
+        return "text\n" + "".join(cells)
+
+    for name in "abc":
+        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(table(40).encode()))
+    (tmp_path / "d.csv").write_text(table(60))
+    (tmp_path / "web.jsonl").write_text(
+        "".join(json.dumps({"text": corpus_work.english(rng)}) + "\n" for _ in range(80))
+    )
+    books, web = (
+        SOURCES[kind].model_validate({"kind": kind, "path": path}).at(tmp_path)
+        for kind, path in (("csv", "*.csv*"), ("jsonl", "web.jsonl"))
+    )
+    rows = {(row.row, row.text) for part in books.parts() for row in books.read(part) if isinstance(row, Row)}
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 3000)
+    monkeypatch.setattr(unpacking, "MUCH_BYTES", 2000)
+    model = {"good": ["books"], "keep_fraction": 1}
+    options: dict[str, Any] = {"block_bytes": 10_000, "near_duplicates": None, "quality_model": model}
+    work = corpus_work.work(session, tmp_path / "draft", {"books": books, "web": web}, **options)
+    facts = STAGE.run(replace(work, references={"books": books}))
+    documents = [row for split in ("train", "held_out") for row in pq.read_table(work.draft.out / split).to_pylist()]
+    read = {(int(row["id"].split("/")[2]), row["text"]) for row in documents if row["source"] == "books"}
+    assert facts["documents/read"] == len(rows) + 80 == 260
+    assert len(read) > 150 and read <= rows
 
 
 def test_batches_are_written_together_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.blocks import AtomicFile, Block, plan, unpack
+from pipelines.blocks import AtomicFile, Block, pack, plan, unpack
 from pipelines.data.corpus import cleaning, quality_model
 from pipelines.data.corpus.rules import Rules
 from pipelines.data.sources.source import Source
@@ -47,7 +48,8 @@ def train_model(work: Work) -> Path:
     options = work.options.quality_model
     good: Sequence[str] = options.good
     sides = {
-        REFERENCE: {name: work.references[name] for name in good},
+        # A source that the corpus reads, too, is divided as it divides it: its blocks have the same names.
+        REFERENCE: {name: work.sources.get(name, work.references[name]) for name in good},
         RANDOM: {name: source for name, source in work.sources.items() if name not in good},
     }
     _check(work, sides)
@@ -70,13 +72,27 @@ def _sample(work: Work, folder: Path, sides: Mapping[str, Mapping[str, Source]])
     items: list[dict[str, Any]] = []
     for side, sources in sides.items():
         blocks = plan(sources, work.draft.folder("blocks"), work.options.block_bytes)
-        for block in with_first_rows(work, blocks, _sampled_blocks(blocks, work.seed), sources):
+        for block in _readable(work, blocks, _sampled_blocks(blocks, work.seed), sources):
             path = folder / "quality" / f"{side}.{block.file.name}"
             items.append({"path": str(path), "side": side, "source": block.source, "parts": block.packed})
     sources = {name: source for named in sides.values() for name, source in named.items()}
     rules = {name: work.options.rules(source, work.seed) for name, source in sources.items()}
     make_files(work, sample_block, items, unit="samples of quality", sources=sources, rules=rules, seed=work.seed)
     return [Path(item["path"]) for item in items]
+
+
+def _readable(
+    work: Work, blocks: Sequence[Block], chosen: Sequence[Block], sources: Mapping[str, Source]
+) -> list[Block]:
+    """The chosen blocks, as they can be read by themselves: tables are looked at as a whole. Rows of others are
+    numbered from 1 in each range, as no number is kept; for that no block has to be counted."""
+    looked_at = [block for block in chosen if sources[block.source].needs_look]
+    readable = with_first_rows(work, blocks, looked_at, sources)
+    for block in chosen:
+        if not sources[block.source].needs_look:
+            parts = (replace(part, first_row=part.first_row or 1) for part in block.parts)
+            readable.append(replace(block, packed=pack(parts)))
+    return readable
 
 
 def lowest_of(samples: Sequence[Path]) -> pa.Table:

@@ -23,17 +23,19 @@ from pipelines.data.sources.source import Source
 from pipelines.parallel import make_files
 from pipelines.stage import Work
 
+MAX_RATIO = 20  # of text, which is a tenth at best; a row of zeros is a thousand times as large, and fills the disk
 MIN_SHARE = 1 / 16  # of all text: more files of this size keep the cores of a node busy as they are
 
 
 def unpacked(work: Work) -> Work:
-    """The work, with the sources reading copies of their large compressed files. Damaged files are read as they are."""
+    """The work, with the sources reading copies of their large compressed files. Those that are damaged, or MAX_RATIO
+    times as large as they are compressed, are read as they are."""
     folder = work.draft.path / "unpacked.partial"
     items = [
         {"path": str(folder / xxhash.xxh3_64_hexdigest(os.fsencode(file))), "source": name, "file": str(file)}
         for name, file in _large(work.sources)
     ]
-    make_files(work, unpack, items, unit="files unpacked")
+    make_files(work, unpack, items, unit="unpacked files")
     copies: dict[str, dict[str, str]] = {}
     for item in items:
         if os.path.getsize(item["path"]):
@@ -46,12 +48,13 @@ def unpacked(work: Work) -> Work:
 
 
 def unpack(item: dict[str, Any]) -> None:
-    """Writes the decompressed copy of a file, an empty one of a file that is damaged. Runs in a task."""
+    """Writes the decompressed copy of a file, an empty one of a file that is damaged or expands too much. In a task."""
+    most = MAX_RATIO * os.path.getsize(item["file"])
     with AtomicFile(Path(item["path"])) as copy:
         with streams.open_bytes(Path(item["file"])) as stream, copy.temporary.open("wb") as out:
-            while block := stream.read(streams.BUFFER_BYTES):
+            while out.tell() <= most and (block := stream.read(streams.BUFFER_BYTES)):
                 out.write(block)
-            if stream.damage:
+            if stream.damage or out.tell() > most:
                 out.truncate(0)
         copy.publish()
 
