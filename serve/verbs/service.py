@@ -91,6 +91,10 @@ def _guard_models(options: ServeCluster, flags: Mapping[str, Any]) -> dict[str, 
     `guard_model`, which the server hosts itself. Raises UserError."""
     url, model = flags.get("guard_endpoint"), flags.get("guard_model")
     endpoint, hosting = options.guard_endpoint, options.guard_model
+    for flag, value in (("--guard-endpoint", url), ("--guard-model", model)):
+        if value is not None and not value.strip():  # such as of a variable that is not set
+            raise UserError(f"{flag}: an empty text; expected an address or a model, or no such flag where there shall "
+                            f"be no guard model")  # fmt: skip
     if endpoint is not None and hosting is not None:
         raise UserError(f"{RECIPE}.guard_endpoint: not together with {RECIPE}.guard_model; leave one of them out")
     if not (url or model or endpoint or hosting):
