@@ -140,7 +140,8 @@ def fit_together(bundles: Sequence[dict[str, float]], rooms: Sequence[dict[str, 
                 return True
         return False
 
-    return len(ordered) > MAX_BUNDLES or place(0, list(rooms))
+    names = {name for bundle in bundles for name in bundle}  # no two nodes have as many bytes of memory
+    return len(ordered) > MAX_BUNDLES or place(0, [{name: room.get(name, 0) for name in names} for room in rooms])
 
 
 def _text(bundle: dict[str, float]) -> str:

@@ -68,6 +68,12 @@ def test_bundles_of_several_sizes_fit_as_all_ways_to_place_them_say() -> None:
     assert fit_together([{"CPU": 3.0}] * 40, [{"CPU": 4.0}] * 40), "alike rooms take no time"
 
 
+def test_rooms_are_alike_where_what_nobody_asks_for_differs() -> None:
+    rooms = [{"CPU": 4.0, "GPU": 0.0, "memory": 16e9 + number} for number in range(16)]
+    assert not fit_together([*[{"CPU": 3.0}] * 16, {"CPU": 2.0}], rooms)
+    assert fit_together([{"CPU": 3.0}] * 16, rooms)
+
+
 def test_models_that_fit_alone_have_no_room_together(session: Session) -> None:
     cpus = int(sum(each.cpus for each in nodes.alive()))
     large, small = Resources(cpus_per_worker=cpus), Resources(cpus_per_worker=1)
