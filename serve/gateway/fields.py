@@ -248,6 +248,12 @@ class CompletionFields(_GenerationFields):
         return self.prompt_logprobs is not None or (self.echo is True and self.logprobs is not None)
 
     @property
+    def num_scores(self) -> int:
+        """Number of log-probabilities that the reply has of each token of its prompt; 0 where it has none."""
+        numbers = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        return max((number + 1 for number in numbers if number is not None), default=0)
+
+    @property
     def only_scores(self) -> bool:
         """Whether the request is for the log-probabilities of its prompt: the reply has at most one new token."""
         return self.scores_prompt and self.max_reply_tokens in (0, 1) and not self.stream

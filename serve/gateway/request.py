@@ -23,7 +23,7 @@ from pipelines.errors import UserError
 from serve.gateway import conversation
 from serve.gateway.asgi import ApiError
 from serve.gateway.conversation import Encode, InvalidPrompt, Message, Prompt
-from serve.gateway.fields import ChatFields, CompletionFields
+from serve.gateway.fields import MAX_LOGPROBS, ChatFields, CompletionFields
 from serve.gateway.guard import Guard
 from serve.gateway.knowledge import Knowledge, with_passages
 from serve.gateway.reading import read
@@ -284,12 +284,24 @@ def _prepare_completion(
         raise ApiError(400, f"max_tokens: {num_replies} replies of {max_tokens} tokens; expected at most "
                        f"{limits.tokens_per_request} tokens a request, so fewer prompts or a max_tokens of "
                        f"{limits.tokens_per_request // num_replies}", param="max_tokens")  # fmt: skip
+    _check_scores(fields, sum(prompt_tokens), limits.replies_per_request * context_tokens)
     checked = [] if fields.only_scores else _as_conversations(texts)
     known = texts[0] if len(texts) == 1 else texts
     return GenerationRequest(
         COMPLETIONS, {"max_tokens": max_tokens}, f"cmpl-{request_id}", known, "\n".join(texts), sum(prompt_tokens),
         known, checked, only_scores=fields.only_scores,
     )  # fmt: skip
+
+
+def _check_scores(fields: CompletionFields, prompt_tokens: int, most_tokens: int) -> None:
+    """Raises ApiError for more log-probabilities of prompts than so many tokens have with the largest number of them:
+    each takes some 100 bytes, twice."""
+    number, num_replies = fields.num_scores, fields.n or 1
+    if prompt_tokens * number * num_replies > most_tokens * (MAX_LOGPROBS + 1):
+        param = "prompt_logprobs" if fields.prompt_logprobs is not None else "logprobs"
+        fitting = most_tokens * (MAX_LOGPROBS + 1) // (number * num_replies)
+        raise ApiError(400, f"{param}: {number - 1}, of {prompt_tokens} tokens of prompts; expected at most {fitting} "
+                       f"tokens a request with so many, so fewer prompts or less {param}", param=param)  # fmt: skip
 
 
 def count_prompts(body: dict[str, Any], limits: Limits) -> int:

@@ -301,6 +301,20 @@ def test_events_of_several_tokens_are_for_streams_whose_text_waits_for_a_guard(
     assert request.body.get("stream_interval") == tokens
 
 
+def test_the_log_probabilities_of_many_prompts_are_no_more_than_those_of_eight(tiny: Tiny) -> None:
+    long = [[5] * (CONTEXT - 1)]
+    for fields, most in (({"echo": True, "logprobs": 20}, 8), ({"prompt_logprobs": 20, "n": 2}, 4),
+                         ({"echo": True, "logprobs": 1}, 84), ({"echo": True, "logprobs": 1, "prompt_logprobs": 20}, 8),
+                         ({"logprobs": 20}, 128)):  # fmt: skip
+        assert prepared(tiny, COMPLETIONS, prompt=long * most, max_tokens=1, **fields).num_replies >= most
+        if most == 128:
+            continue
+        with pytest.raises(ApiError, match=r"expected at most \d+ tokens a request with so many") as error:
+            prepared(tiny, COMPLETIONS, prompt=long * (most + 1), max_tokens=1, **fields)
+        assert error.value.status == 400 and error.value.param in fields
+    assert prepared(tiny, COMPLETIONS, prompt=["a"] * 128, max_tokens=1, echo=True, logprobs=1).num_replies == 128
+
+
 def test_many_prompts_share_the_tokens_of_one_request(tiny: Tiny) -> None:
     request = prepared(tiny, COMPLETIONS, prompt=["a"] * 128, max_tokens=20)
     assert request.body["max_tokens"] == 20 and request.num_replies == 128
