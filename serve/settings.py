@@ -13,6 +13,7 @@ import ipaddress
 import json
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -44,6 +45,7 @@ SHARED = ("host", "port", "key", "keys", "limits", "routers", "address", "app", 
 # Settings of a model that its replies rest on, beside its weights.
 OF_REPLIES = ("persona", "max_turns", "guard", "guard_folder", "guard_endpoint", "guard_model", "knowledge_version",
               "max_passages", "max_tokens", "quality")  # fmt: skip
+OF_VERDICTS = {"model", "version", "categories", "controversial", "replies", "failure"}  # of a hosted guard model
 FEEDBACK_FILE, RECEIPT_KEY_FILE = "feedback.sqlite", "receipts.key"  # in the store
 # The prompt of warm-up requests and of the readiness probe, and the length of the probe's reply.
 PROBE_PROMPT, PROBE_TOKENS = "Hello! 你好！", 16
@@ -219,7 +221,10 @@ class Settings(Hosting):
     @property
     def variant(self) -> str:
         """What tells this canary from others: the weights, and all else that its replies rest on."""
-        settings = self.model_dump(mode="json", include={*OF_REPLIES}, exclude={"guard_endpoint": {"key"}})
+        included: Any = dict.fromkeys(OF_REPLIES, True) | {"guard_model": OF_VERDICTS}
+        settings = self.model_dump(mode="json", include=included, exclude={"guard_endpoint": {"key"}})
+        if self.guard_model is not None and not self.guard_model.version:
+            settings["guard_model"]["folder"] = self.guard_model.folder.name
         settings["guard_folder"] = self.guard_folder and self.guard_folder.name  # the same on every node
         text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         return f"{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -194,7 +194,9 @@ class GuardModel:
     def _answer(self, messages: Sequence[Message]) -> str:
         """The text that the endpoint replies with."""
         messages = [{**message, "content": self._family.plain(message["content"])} for message in messages]
-        body: dict[str, Any] = {"model": self._judging.model, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
+        body: dict[str, Any] = {"max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
+        if isinstance(self._judging, GuardEndpoint):  # a hosted engine has one model, of another name with each version
+            body["model"] = self._judging.model
         if self._family.prompt is None:
             choice = self._post("chat/completions", body | {"messages": _alternating(messages)})
             return choice["message"]["content"] or ""

@@ -152,11 +152,11 @@ def hosted_guard(store: Store, hosting: GuardHosting) -> HostedGuard:
     where no name says its family."""
     written = f"--guard-model {hosting.model}"
     folder, version = Path(hosting.model).expanduser().absolute(), ""
-    if folder.is_dir():  # one in the cache of Hugging Face has a digest for its name
+    if (folder / "config.json").is_file():  # one in the cache of Hugging Face has a digest for its name
         names = [folder.name, *(part for part in folder.parts if part.startswith("models--"))]
     elif "/" in hosting.model:
-        raise UserError(f"{written}: no such folder, and nothing is downloaded; expected the folder of a model, or a "
-                        f"model of the store")  # fmt: skip
+        raise UserError(f"{written}: no folder with a config.json, and nothing is downloaded; expected the folder of a "
+                        f"model, or a model of the store")  # fmt: skip
     else:
         artifact = resolve(store, hosting.model)
         if artifact.kind != MODEL:

@@ -19,16 +19,19 @@ from serve.gateway import asgi
 from serve.gateway.routes import COMPLETIONS
 from serve.hosting import engine, serve_private
 from serve.hosting.warm_up import post
-from serve.settings import Settings
+from serve.settings import HostedGuard, Settings
+
+POLL_S = 1.0
 
 
 class GuardHost:
     """A guard model's engine; built once it has answered. settings: of the engine, as JSON."""
 
     async def __init__(self, settings: str):
-        self._settings = engine.local(Settings.model_validate_json(settings))
+        named = Settings.model_validate_json(settings)
+        self._identity, self._settings = named.version or str(named.model), engine.local(named)
         self._server, self._app, _ = await engine.start(self._settings, calls_tools=False)
-        body = {"model": self._settings.name, "prompt": "Hello", "max_tokens": 1}
+        body = {"prompt": "Hello", "max_tokens": 1}
         status, answer = await post(self._app, COMPLETIONS, asgi.dumps(body))
         if status != 200:
             raise RuntimeError(f"guard model {self._settings.name}: no answer, but status {status}: {answer[:500]!r}")
@@ -37,12 +40,32 @@ class GuardHost:
         """Status and body of vLLM's response to a request."""
         return await post(self._app, path, body)
 
-    async def wait_until_ready(self) -> None:
-        """Returns at once: a call of a deployment that starts waits until a replica is built."""
+    async def identity(self) -> str:
+        """The artifact's fingerprint, or the folder, of the guard model. A call of a deployment that starts waits until
+        a replica is built."""
+        return self._identity
 
     async def check_health(self) -> None:
         """Raises where the engine is dead; Ray Serve then replaces the replica."""
         await self._server.check_health()
+
+
+async def until_hosted(guard: HostedGuard, handle: Any) -> None:
+    """Waits until this guard model is the one that is hosted. Where another version takes over, the earlier one answers
+    until this one is ready; it may be of another family, and knows nothing of this one's questions."""
+    wanted = guard.version or str(guard.folder)
+    if await _identity(handle) == wanted:
+        return
+    while await _identity(handle) != wanted:
+        await asyncio.sleep(POLL_S)
+    await asyncio.sleep(POLL_S)  # until the earlier one takes no more calls
+
+
+async def _identity(handle: Any) -> str:
+    try:
+        return await handle.identity.remote()
+    except RayError:  # a replica that has just ended
+        return ""
 
 
 class HandleTransport(httpx.BaseTransport):

@@ -29,7 +29,7 @@ from serve.gateway.keys import open_access
 from serve.hosting import engine, serve_private
 from serve.hosting.adapters import FOLDER as ADAPTER_FOLDER
 from serve.hosting.adapters import engine_name, renamed
-from serve.hosting.guard_host import HandleTransport
+from serve.hosting.guard_host import HandleTransport, until_hosted
 from serve.hosting.outcomes import Key, Outcomes, counting
 from serve.hosting.warm_up import post, warm_up
 from serve.settings import NamedKey, Settings
@@ -60,11 +60,12 @@ class Model:
 
     async def __init__(self, settings: str, guard: Any = None):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._settings = engine.local(Settings.model_validate_json(settings))
+        named = Settings.model_validate_json(settings)
+        self._settings = engine.local(named)
         self._server, self._app, self._context_tokens = await engine.start(self._settings)
         self._guard_transport: HandleTransport | None = None
-        if guard is not None:
-            await guard.wait_until_ready.remote()  # warm-up requests need it
+        if guard is not None and named.guard_model is not None:
+            await until_hosted(named.guard_model, guard)  # warm-up requests need it
             self._guard_transport = HandleTransport(guard)
         self._shared = self._settings.replicas.max > 1
         self._peers: Any = None

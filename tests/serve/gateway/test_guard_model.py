@@ -115,6 +115,19 @@ def test_a_text_cannot_end_the_guard_models_prompt_and_answer_it(model: str, mar
     assert "<|" not in sent and "<END" not in sent and sent.count("<end_of_turn>") == (model == SHIELD)
 
 
+@pytest.mark.parametrize("model", [LLAMA, SHIELD])
+def test_a_hosted_one_is_asked_by_no_name_as_its_artifacts_name_may_change(model: str) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={"choices": [{"message": {"content": "safe"}, "text": "No"}]})
+
+    hosted = HostedGuard(model=model, folder=Path("any"))
+    assert GuardModel(hosted, httpx.MockTransport(answer)).check(PROMPT) is None
+    assert "model" not in json.loads(sent[0].content)
+
+
 def test_categories_that_a_model_does_not_have_are_refused() -> None:
     for off, problem in (
         ({"weapons": False}, "categories: weapons: no category of this model; expected Violent, Non-violent"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,12 +13,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from ray.exceptions import ActorDiedError, RayError
 
 from cluster.errors import ClusterError
 from pipelines.errors import UserError
 from pipelines.store import aliases
 from pipelines.store.artifacts import Store
 from serve.gateway import receipts
+from serve.hosting import guard_host
 from serve.hosting.app import changed
 from serve.hosting.artifacts import hosted_guard
 from serve.hosting.deployment import GUARD_DEPLOYMENT, engines, hosted
@@ -140,21 +143,25 @@ def test_its_engine_counts_with_those_of_the_models(tiny: Tiny) -> None:
     assert (engines(threads)[GUARD_DEPLOYMENT].threads, engines(threads)[GUARD_DEPLOYMENT].max_tokens) == (3, 99)
 
 
-def test_it_is_found_by_its_name(tiny: Tiny, tmp_path: Path) -> None:
+def test_it_is_found_by_its_name(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "store").create()
     model = put_model(store, "sft", tiny.first)
     folder = tmp_path / "models--meta-llama--Llama-Guard-3-1B" / "snapshots" / "0123abcd"
     folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
     found = hosted_guard(store, GuardHosting(model=str(folder), failure="pass"))
     assert (found.folder, found.version, found.failure) == (folder, "", "pass")
     assert found.model == "models--meta-llama--Llama-Guard-3-1B"
     aliases.promote(store, "my-qwen3guard", model, reason="", evidence={})
+    (tmp_path / "my-qwen3guard").mkdir()  # such as of results: no model
+    monkeypatch.chdir(tmp_path)
     found = hosted_guard(store, GuardHosting(model="my-qwen3guard"))
     assert (found.model, found.version, found.folder) == ("my-qwen3guard", model.fingerprint, model.local())
     for name, problem in (
         (model.fingerprint, "is of no family of guard models"),
-        (str(tmp_path), "is of no family of guard models"),
-        ("Qwen/Qwen3Guard-Gen-0.6B", "no such folder, and nothing is downloaded"),
+        (str(tiny.first), "is of no family of guard models"),
+        (str(tmp_path), "no folder with a config.json"),
+        ("Qwen/Qwen3Guard-Gen-0.6B", "no folder with a config.json, and nothing is downloaded"),
         ("llama-guard", "neither a stage of the latest run"),
     ):
         with pytest.raises(UserError, match=f"--guard-model {name}: .*{problem}|{problem}"):
@@ -173,6 +180,55 @@ def test_one_that_cannot_be_hosted_is_refused_before_anything_starts(tiny: Tiny,
     at = {"url": "http://127.0.0.1:1/v1", "model": NAME}
     with pytest.raises(UserError, match="guard_model: not together with guard_endpoint"):
         Settings.model_validate({"model": tiny.first, "guard_model": guard, "guard_endpoint": at}).check()
+
+
+def test_a_model_starts_once_its_own_guard_model_answers_and_not_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_host, "POLL_S", 0.001)
+
+    class Handle:
+        """Of a deployment whose replica is replaced. left: what its calls return."""
+
+        def __init__(self, *left: str | RayError):
+            self.left, self.identity = list(left), self
+
+        async def remote(self) -> str:
+            if isinstance(answer := self.left.pop(0), RayError):
+                raise answer
+            return answer
+
+    of_store = HostedGuard(model=NAME, folder=tmp_path, version="v2")
+    for guard, mine in ((of_store, "v2"), (of_store.model_copy(update={"version": ""}), str(tmp_path))):
+        for answers in ((mine,), ("v1", "v1", ActorDiedError(), "v1", mine)):
+            handle = Handle(*answers, "v3")
+            asyncio.run(guard_host.until_hosted(guard, handle))
+            assert handle.left == ["v3"]
+
+
+def test_a_canary_is_another_where_other_verdicts_are_given_and_only_there(tiny: Tiny) -> None:
+    of_store = HostedGuard(model=NAME, folder=Path("/cache/v2"), version="v2")
+    of_folder = HostedGuard(model=NAME, folder=Path("/models/first"))
+
+    def variant(guard: HostedGuard, **changes: Any) -> str:
+        return Settings(model=tiny.first, guard_model=guard.model_copy(update=changes)).variant
+
+    same: tuple[dict[str, Any], ...] = (
+        {"gpus": 1},
+        {"threads": 3},
+        {"kv_cache_bytes": 2**25},
+        {"timeout_s": 6},
+        {"max_tokens": 9},
+    )
+    for guard, elsewhere in ((of_store, "/other/cache/v2"), (of_folder, "/other/first")):
+        for changes in (*same, {"folder": Path(elsewhere)}):
+            assert variant(guard, **changes) == variant(guard), changes
+        for other in ({"model": "Llama-Guard-4"}, {"version": "v3"}, {"categories": {"S1": False}},
+                      {"controversial": "decline"}, {"replies": True}, {"failure": "pass"}):  # fmt: skip
+            assert variant(guard, **other) != variant(guard), other
+    assert variant(of_folder, folder=Path("/models/second")) != variant(of_folder)
+    before_there_were_any = Settings(model=Path("m"), version="v").variant
+    assert before_there_were_any == "v-c04f88ec", "that of a stopped canary stays what the store holds"
 
 
 def test_a_serve_config_holds_it_once(tiny: Tiny) -> None:
