@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -99,6 +100,26 @@ async def read_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> by
         raise ApiError(
             408, f"the body did not arrive within {timeout_s:g} s", headers={"connection": "close"}
         ) from None
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What work returns. Ends it, and raises ClientDisconnected, where the client of a request whose body was read
+    leaves before."""
+
+    async def client_leaves() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(client_leaves())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnected
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait({working, leaving})
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes:

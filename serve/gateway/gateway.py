@@ -191,35 +191,38 @@ class Gateway:
         start, facts = time.monotonic(), scope["rayse"]
         if (key := self._access.find(bearer(headers))) is not None:
             facts["key"] = key.name
-            await self._admit(key, 1)
+            if route != COMPLETIONS:  # whose number of prompts is in the body
+                await self._admit(key, 1)
         body = await self._read_body(headers, receive)
         self._take_places(1)  # before any work is done on the body
         num_places, parsed = 1, None
         try:
             if route == COMPLETIONS:
                 parsed = await asyncio.to_thread(asgi.parse_object, body)
-                if further := count_prompts(parsed, self._settings.limits) - 1:
-                    self._take_places(further)
-                    num_places += further
-                    if key is not None:
-                        await self._admit(key, further)
-            await self._answer(route, parsed or body, start, scope, receive, send)
+                num_prompts = count_prompts(parsed, self._settings.limits)
+                self._take_places(num_prompts - 1)
+                num_places = num_prompts
+                if key is not None:
+                    await self._admit(key, num_prompts)
+            await self._answer(route, body, parsed, start, scope, receive, send)
         finally:
             self._free_places(num_places)
 
     async def _answer(
-        self, route: str, body: bytes | dict[str, Any], start: float, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Answers a request that was admitted. body: as it came, or parsed."""
+        self, route: str, body: bytes, parsed: dict[str, Any] | None, start: float, scope: Scope, receive: Receive,
+        send: Send,
+    ) -> None:  # fmt: skip
+        """Answers a request that was admitted. parsed: its body, where that was necessary before."""
         facts, request_id = scope["rayse"], uuid.uuid4().hex
         # In a thread: a long body takes a while to parse, tokenise and check.
         if route == RESPONSES:
             request, verdict, fields = await asyncio.to_thread(self._prepare_response, body, request_id)
             send, scope = Responder(send, request, fields), {**scope, "path": CHAT, "raw_path": CHAT.encode()}
         else:
-            request, verdict = await asyncio.to_thread(self._prepare, route, body, request_id)
+            request, verdict = await asyncio.to_thread(self._prepare, route, parsed or body, request_id)
         if verdict is None and self._guard_model is not None:
-            verdict = await self._guard_model.ask(request.checked)
+            within_s = self._settings.limits.request_s - (time.monotonic() - start)
+            verdict = await asgi.while_connected(receive, self._guard_model.ask(request.checked, within_s))
         facts |= {"model": self._settings.name, "id": request.reply_id, "prompt_tokens": request.prompt_tokens,
                   "stream": request.streams, "guard": None}  # fmt: skip
         if verdict is not None:
@@ -240,10 +243,10 @@ class Gateway:
                 facts["guard"] = {"where": "reply", "reason": relay.declined_reason}
 
     def _prepare_response(
-        self, body: bytes | dict[str, Any], request_id: str
+        self, body: bytes, request_id: str
     ) -> tuple[GenerationRequest, Verdict | None, ResponsesFields]:
         """The chat request that a response is made with, the guard's verdict, and the client's fields."""
-        fields = read(ResponsesFields, _parsed(body))
+        fields = read(ResponsesFields, asgi.parse_object(body))
         try:
             request, verdict = self._prepare_object(CHAT, to_chat(fields), request_id)
         except ApiError as error:
@@ -255,7 +258,8 @@ class Gateway:
         self, route: str, body: bytes | dict[str, Any], request_id: str
     ) -> tuple[GenerationRequest, Verdict | None]:
         """vLLM's request, and the guard's verdict where it must be declined. Raises ApiError."""
-        return self._prepare_object(route, _parsed(body), request_id)
+        parsed = body if isinstance(body, dict) else asgi.parse_object(body)
+        return self._prepare_object(route, parsed, request_id)
 
     def _prepare_object(
         self, route: str, body: dict[str, Any], request_id: str
@@ -379,7 +383,3 @@ def _route(path: str) -> str:
         if path.startswith(f"{route}/"):
             return route
     return path if path in METHODS else ""
-
-
-def _parsed(body: bytes | dict[str, Any]) -> dict[str, Any]:
-    return body if isinstance(body, dict) else asgi.parse_object(body)

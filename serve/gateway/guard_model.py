@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,14 +90,18 @@ class Pauses:
 
 @dataclass(frozen=True)
 class ReplyJudge:
-    """Judges the replies to a request. conversations: that they reply to, each as many of them."""
+    """Judges the replies to a request. conversations: that they reply to, each as many of them; stopped: is set once
+    the request has ended, so that the guard model is not asked for it any more."""
 
     model: GuardModel
     conversations: Sequence[Sequence[Message]]
     num_replies: int
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, index: int, text: str) -> Verdict | None:
         """The verdict on a reply so far, by its index, where it must be declined."""
+        if self.stopped.is_set():
+            return Verdict(False, reason_of([UNAVAILABLE]), 1.0)
         return self.model.check_reply(self.conversations[index * len(self.conversations) // self.num_replies], text)
 
 
@@ -119,22 +123,35 @@ class GuardModel:
             transport=transport,
         )
 
-    async def ask(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
-        """As check, in a thread that nothing but this model's calls waits for. Raises ApiError (503)."""
+    async def ask(self, conversations: Iterable[Sequence[Message]], within_s: float) -> Verdict | None:
+        """As check, in a thread that nothing but this model's calls waits for. Raises ApiError (503; 504 after that
+        time). What is cancelled asks no more."""
+        stopped = threading.Event()
         try:
-            return await self.in_thread(self.check, conversations)
+            async with asyncio.timeout(within_s):
+                return await self.in_thread(self.check, conversations, stopped)
+        except TimeoutError:
+            raise ApiError(504, "the guard model took longer over the prompts of this request than this server's limit "
+                           "of a reply's time; send fewer", code="timeout") from None  # fmt: skip
         except UnreadableForGuard:
             raise ApiError(400, "messages: the guard model cannot read this conversation, which may be too long for "
                            "it; send a shorter one", param="messages", code="guard_cannot_read") from None  # fmt: skip
         except GuardModelUnavailable as error:
             raise ApiError(503, f"the guard model does not answer ({error}), and without it no prompt passes; "
                            f"please try again later", code="guard_unavailable") from None  # fmt: skip
+        finally:
+            stopped.set()
 
-    def check(self, conversations: Iterable[Sequence[Message]]) -> Verdict | None:
-        """The verdict on prompts of which one must be declined; None where all may pass.
+    def check(
+        self, conversations: Iterable[Sequence[Message]], stopped: threading.Event | None = None
+    ) -> Verdict | None:
+        """The verdict on prompts of which one must be declined; None where all may pass. stopped: is set once nobody
+        waits for it any more; then the next prompt is not asked about.
 
         Raises UnreadableForGuard, and GuardModelUnavailable without an answer in time, unless `failure` is pass."""
         for messages in conversations:
+            if stopped is not None and stopped.is_set():
+                raise GuardModelUnavailable("stopped")
             try:
                 if (verdict := self._verdict(messages)) is not None:
                     return verdict

@@ -80,6 +80,8 @@ class Relay:
             await asyncio.wait({work, cut}, timeout=self._remaining_s(), return_when=asyncio.FIRST_COMPLETED)
             timed_out = not work.done() and not cut.done()
         finally:
+            if self._judge is not None:
+                self._judge.stopped.set()
             cut.cancel()
             await _cancel(work)
         if timed_out:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,11 +17,11 @@ from prometheus_client import CollectorRegistry
 from pipelines.data.dialogues.refusals import is_refusal
 from pipelines.data.dialogues.tasks.refusal import REFUSALS
 from pipelines.errors import UserError
-from serve.gateway import guard_model
+from serve.gateway import asgi, guard_model
 from serve.gateway.gateway import Gateway
 from serve.gateway.guard_model import MAX_FAILURES, MODEL_REFUSALS, GuardModel, GuardModelUnavailable, Pauses
 from serve.guard_families import family_of
-from serve.settings import GuardEndpoint
+from serve.settings import GuardEndpoint, HostedGuard, Limits
 from serve.verbs.server_keys import read_guard_endpoint
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
 from tests.stages import chat_endpoint
@@ -234,6 +237,55 @@ def test_a_guard_model_that_hangs_delays_no_other_work(tiny: Tiny) -> None:
         finally:
             goes_on.set()
     assert other.status_code == 400 and [reply.status_code for reply in replies] == [200, 200]
+
+
+def slow(prompt: str) -> str:
+    time.sleep(0.1)
+    return "safe"
+
+
+@pytest.mark.parametrize("failure", ["decline", "pass"])
+def test_a_guard_model_judges_many_prompts_no_longer_than_a_request_may_take(tiny: Tiny, failure: str) -> None:
+    with chat_endpoint.serving(slow) as endpoint:
+        at = {"url": f"{endpoint.url}/v1", "model": LLAMA, "failure": failure}
+        app = gateway(tiny, Engine(), guard_endpoint=at, limits=Limits(request_s=0.35))
+        response = send_request(app, "POST", "/v1/completions", json={"prompt": ["a"] * 40, "max_tokens": 1})
+        check_error(response, 504, "timeout")
+        time.sleep(0.3)
+        assert 1 <= len(endpoint.bodies) <= 5
+
+
+def test_a_guard_model_is_not_asked_on_for_a_client_that_has_left(tiny: Tiny) -> None:
+    body = json.dumps({"prompt": ["a"] * 40, "max_tokens": 1}).encode()
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers}
+
+    async def run(app: Gateway) -> None:
+        events = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> asgi.Event:
+            if events:
+                return events.pop()
+            while not endpoint.bodies:
+                await asyncio.sleep(0.01)
+            return {"type": "http.disconnect"}
+
+        async def send(event: asgi.Event) -> None:
+            raise AssertionError(event)
+
+        await asyncio.wait_for(app(scope, receive, send), 30)
+        await asyncio.sleep(0.3)
+
+    with chat_endpoint.serving(slow) as endpoint:
+        engine = Engine()
+        app = gateway(tiny, engine, guard_endpoint={"url": f"{endpoint.url}/v1", "model": LLAMA})
+        asyncio.run(run(app))
+        assert 1 <= len(endpoint.bodies) <= 3
+        judge = guard(endpoint.url, replies=True).judge(PROMPT, 1)
+        assert judge is not None and judge(0, "Hi.") is None
+        num_asked = len(endpoint.bodies)
+        judge.stopped.set()
+        assert judge(0, "Hi.") is not None and len(endpoint.bodies) == num_asked
 
 
 def test_the_gateway_refuses_what_the_guard_model_declines(tiny: Tiny) -> None:

@@ -15,7 +15,7 @@ from pipelines.errors import UserError
 from serve.gateway.asgi import ApiError
 from serve.gateway.database import Sqlite
 from serve.gateway.keys import Access
-from serve.settings import NamedKey, Settings
+from serve.settings import Limits, NamedKey, Settings
 from serve.verbs.server_keys import read_client_key, read_key, read_server_keys
 from tests.serve.gateway.test_gateway import BODY, Engine, check_error, gateway, send_request
 from tests.tiny_models import Tiny
@@ -65,6 +65,21 @@ def test_a_completion_counts_its_prompts_against_its_key(tiny: Tiny) -> None:
     error = check_error(send_request(app, "POST", "/v1/completions", json={"prompt": ["a", "b"]}, headers=headers),
                         429, "rate_limit_exceeded")  # fmt: skip
     assert "key ana: 5 requests a minute" in error["message"]
+    assert send_request(app, "POST", "/v1/completions", json={"prompt": ["a"]}, headers=headers).is_success
+
+
+@pytest.mark.parametrize("refused", ['{"prompt": ["a", "a", "a", "a"]}', "{"])
+def test_a_completion_that_is_refused_uses_up_nothing(tiny: Tiny, refused: str) -> None:
+    limits = Limits(requests_in_flight=3)
+    app = gateway(tiny, Engine(), key="own", keys=(NamedKey.parse(f"ana {ANA} 5/minute"),), limits=limits)
+    headers = {"authorization": "Bearer ana's-key"}
+    for _ in range(3):
+        as_json = headers | {"content-type": "application/json"}
+        assert send_request(app, "POST", "/v1/completions", content=refused, headers=as_json).status_code == 400
+    for prompts in (["a"] * 3, ["a"] * 2):
+        assert send_request(app, "POST", "/v1/completions", json={"prompt": prompts}, headers=headers).is_success
+    check_error(send_request(app, "POST", "/v1/chat/completions", json=BODY, headers=headers), 429,
+                "rate_limit_exceeded")  # fmt: skip
 
 
 def test_quotas_hold_over_restarts_and_over_servers_of_one_store(tmp_path: Path) -> None:
