@@ -44,7 +44,7 @@ class RangedSource(TextFileSource):
         """Whether ranges of a file, decompressed, can be read by themselves."""
         try:
             return self.is_divisible(file)
-        except FileProblem:  # told by whom reads the file
+        except FileProblem:  # its reader reports it
             return False
 
     def ends_range(self, line: bytes) -> bool:
