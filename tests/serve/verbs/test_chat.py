@@ -57,7 +57,7 @@ def test_each_event_of_a_stream_says_how_many_tokens_came(served: Served) -> Non
     response = httpx.post(f"{served.server.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     events = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]
     counts = [event["usage"]["completion_tokens"] for event in events]
-    assert counts == sorted(counts) and counts[-1] == 6 and len(set(counts)) > 2
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == 6  # tokens that come together share an event
 
 
 def test_a_refused_prompt_is_reported_and_left_out_of_the_conversation(served: Served) -> None:
