@@ -234,8 +234,7 @@ def with_first_rows(
     by_name = dict(work.sources if sources is None else sources)
     uncounted = {block.source for block in missing if any(part.first_row is None for part in block.parts)}
     counted = [block for block in blocks if block.source in uncounted]
-    digests = None if work.cache is None else FileDigests(work.cache / "digests.txt")
-    known = {} if digests is None else _known_counts(counted, by_name, digests)
+    known = _known_counts(counted, by_name, FileDigests.of_cache(work.cache)) if work.cache else {}
     items = [
         {"path": str(_rows_file(block)), "source": block.source, "parts": block.packed}
         for block in counted

@@ -189,7 +189,7 @@ class Store:
 
     @cached_property
     def digests(self) -> FileDigests:
-        return FileDigests(self.root / "cache" / "digests.txt")
+        return FileDigests.of_cache(self.root / "cache")
 
     # ---- records ----------------------------------------------------------------------------------------------------
 

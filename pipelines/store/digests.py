@@ -118,6 +118,11 @@ class FileDigests:
         self.cache = cache
         self._entries: Entries | None = None  # not loaded yet
 
+    @classmethod
+    def of_cache(cls, folder: Path) -> FileDigests:
+        """The digests that a store keeps. folder: its `cache`."""
+        return cls(folder / "digests.txt")
+
     def of(self, path: Path) -> str:
         """The file's digest. Raises OSError if it cannot be read."""
         return self.of_all([path])[0]

@@ -80,7 +80,7 @@ def kept_files(work: Work, blocks: Sequence[Block]) -> dict[Path, Path]:
     files = sorted({Path(part.args["file"]) for block in blocks for part in block.parts if "file" in part.args})
     if work.cache is None or not files:
         return {}
-    digests = dict(zip(map(str, files), FileDigests(work.cache / "digests.txt").of_all(files), strict=True))
+    digests = dict(zip(map(str, files), FileDigests.of_cache(work.cache).of_all(files), strict=True))
     packages = sorted(f"{each.name} {each.version}" for each in metadata.distributions())
     lengths = [work.options.passage_words, work.options.overlap_words]
     code = [code_digest("pipelines.stages.knowledge"), platform.python_version(), packages]
