@@ -52,12 +52,13 @@ def test_a_conversation_continues_until_it_is_reset(served: Served) -> None:
 
 
 def test_each_event_of_a_stream_says_how_many_tokens_came(served: Served) -> None:
-    body = {"messages": PROMPT, "stream": True, "max_tokens": 6, "min_tokens": 6, "stream_options": COUNT_TOKENS}
+    body = {"messages": PROMPT, "stream": True, "max_tokens": 40, "min_tokens": 40, "stream_options": COUNT_TOKENS}
     headers = {"authorization": f"Bearer {KEY}"}
     response = httpx.post(f"{served.server.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     events = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]
     counts = [event["usage"]["completion_tokens"] for event in events]
-    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == 6  # tokens that come together share an event
+    # Tokens that come together share an event: of forty not all do.
+    assert counts == sorted(counts) and counts[-1] == 40 and len(set(counts)) > 2
 
 
 def test_a_refused_prompt_is_reported_and_left_out_of_the_conversation(served: Served) -> None:
