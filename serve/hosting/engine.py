@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cluster.loading import loading
@@ -18,6 +20,7 @@ from serve.gateway.tools import call_parser
 from serve.hosting.engine_process import EngineProcess
 from serve.settings import Settings
 
+NUM_IMPORTS = 5  # tries: Ray registers four names
 FOLDERS = ("model", "guard_folder", "knowledge_folder")  # settings that name an artifact
 
 
@@ -101,10 +104,23 @@ async def start(settings: Settings, *, calls_tools: bool = True) -> tuple[Any, A
     calls_tools: whether the model may."""
     process = None if settings.gpus else EngineProcess(architectures(settings.model))
     with loading():
-        from serve.hosting import llm_private
-
+        llm_private = imported("serve.hosting.llm_private")
     if settings.address is None:
         llm_private.listen_on_loopback()
     config = llm_config(settings, calls_tools=calls_tools)
     server = await llm_private.start(config, process)
     return server, await llm_private.application(server), config["engine_kwargs"]["max_model_len"]
+
+
+def imported(name: str) -> ModuleType:
+    """Imports a module that imports ray.serve.llm, although other replicas of this Ray do so at the same time.
+
+    Ray registers each of its connectors with the cluster if it is not registered yet, and fails where another process
+    registers it between the two (2.60.0, kv_transfer/factory.py of its vLLM engine); so it is imported again then."""
+    for _ in range(NUM_IMPORTS - 1):
+        try:
+            return importlib.import_module(name)
+        except ValueError as error:
+            if "already registered" not in str(error):
+                raise
+    return importlib.import_module(name)
