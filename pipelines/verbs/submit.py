@@ -210,6 +210,11 @@ def _upload_folder(top: Path, files: Iterable[Path], store: Store) -> str:
     for name, file in names.items():
         if f"{folder}/{name}" not in there:
             objects.upload(file, f"{folder}/{name}")
+    if missing := {f"{folder}/{name}" for name in names} - {entry.key for entry in objects.list(folder)}:
+        raise UserError(
+            f"{names[min(missing).removeprefix(folder + '/')]}: {objects.url_of(folder)} keeps it under another name; "
+            f"expected a name without a backslash or what else this store changes: rename the file"
+        )
     return objects.url_of(folder)
 
 

@@ -81,8 +81,9 @@ def test_a_corpus_without_the_option_keeps_its_identity() -> None:
     assert with_option.identity()["semantic_duplicates"] == expected
 
 
+# Two of the 16 pairs lie so near 0.93 that kinds of CPUs decide otherwise: 13 or 14 are recalled.
 @pytest.mark.slow
-@pytest.mark.parametrize(("threshold", "recall"), [(0.95, 0.5), (0.93, 0.85)])
+@pytest.mark.parametrize(("threshold", "recall"), [(0.95, 0.5), (0.93, 0.8)])
 def test_recall_and_precision_on_paraphrases_that_chose_no_threshold(
     session: Session, tmp_path: Path, threshold: float, recall: float
 ) -> None:

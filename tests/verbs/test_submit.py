@@ -91,7 +91,7 @@ def test_local_files_are_uploaded_to_a_store_of_objects(
         store = submit._shared_store(loaded, ELSEWHERE)
         tree = submit._with_uploads(loaded, store)
         paths = tree["sources"]["books"]["path"]
-        assert [path.rpartition("/")[2] for path in paths] == ["books.txt", "c.txt", "a.txt", "b.md", "caf\\xe9.txt"]
+        assert [path.rpartition("/")[2] for path in paths] == ["books.txt", "c.txt", "a.txt", "b.md", "caf%E9.txt"]
         assert all(path.startswith("s3://bucket/") for path in paths)
         head = tmp_path / "head"
         head.mkdir()
@@ -131,6 +131,23 @@ def test_pictures_are_uploaded_with_their_captions(tmp_path: Path, place: str, m
         here, there = ([row for part in source.parts() for row in source.read(part)] for source in sources)
     assert here == there
     assert [row.text for row in here if isinstance(row, Row)] == ["a red square", "a blue square", "a green square"]
+
+
+@needs_server
+def test_a_name_that_a_store_changes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SeaweedFS makes a slash of a backslash: the picture would be another one's, in silence."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b\\c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / name)
+    text = "store: s3://bucket/names\nsources:\n  shots: {kind: images, path: pictures}\nstages:\n  images: {}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.setenv("RAYSE_SCRATCH", str(tmp_path / "scratch"))
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        loaded = reader.load(tmp_path / "recipe.yaml", STAGES)
+        with pytest.raises(UserError, match=r"pictures/b.c\.png: s3://bucket/names/sources/\w+ keeps it under another"):
+            submit._with_uploads(loaded, Store(loaded.store).create())
 
 
 def test_the_uploaded_recipe_has_the_same_fingerprints(folder: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ MIN_FREQUENT = 0.9  # fraction of Chinese characters that are among the few thou
 FEW_CONTROLS = 3  # control characters that stand even in a short text
 MAX_CONTROLS_IN_UTF8 = 0.25  # of what may be UTF-8 with stray control characters; NULs are half of English in UTF-16
 
+NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # bytes of a file's name, as Python has them
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 PLAUSIBLE = re.compile("[\t\n\r -~\u00a0-\u024f\u0370-\u052f\u05d0-\u06ff\u0900-\u0dff\u0e00-\u0e5b\u2010-\u2027"
                        "\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uff60]")  # fmt: skip
@@ -129,12 +130,13 @@ def _encodes(text: str) -> bool:
 
 
 def readable_name(name: str) -> str:
-    r"""A file's name as text that UTF-8 can write: bytes that are not UTF-8, as in names of older systems, as escapes.
+    r"""A file's name as text that UTF-8 can write: bytes that are not UTF-8, as in names of older systems, as in URLs,
+    since not every store of objects keeps a backslash.
 
     >>> readable_name("caf\udce9.txt"), readable_name("café.txt")
-    ('caf\\xe9.txt', 'café.txt')
+    ('caf%E9.txt', 'café.txt')
     """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return NOT_UTF_8.sub(lambda match: f"%{ord(match.group()) - 0xDC00:02X}", name)
 
 
 def not_in(encoding: str, where: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import xxhash
 
@@ -55,12 +56,9 @@ def proxy(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dis
 @pytest.fixture
 def url(proxy: Disturbance, tmp_path: Path) -> str:
     """Where FILES lie as objects; the same lie on the disk, in tmp_path."""
-    import boto3
-
     url = f"s3://bucket/{tmp_path.name}"
     for name in FOLDERS:
-        client = boto3.client("s3", endpoint_url=proxy.url)
-        client.put_object(Bucket="bucket", Key=f"{tmp_path.name}/{name}", Body=b"")
+        httpx.put(f"{proxy.url}/bucket/{tmp_path.name}/{name}", content=b"").raise_for_status()
     for name, data in FILES.items():
         Objects(url).put(name, data)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
