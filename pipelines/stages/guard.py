@@ -120,7 +120,7 @@ def documents(work: Work, split: str) -> Iterator[tuple[str, str, str]]:
 
 STAGE = Stage(
     kind="guard",
-    version=11,
+    version=12,
     makes="guard",
     needs=("conversations",),
     takes=("corpus",),

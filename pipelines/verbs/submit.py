@@ -199,21 +199,23 @@ def _uploaded(paths: str | list[str], source: Source, store: Store) -> list[str]
 def _upload_folder(top: Path, files: Iterable[Path], store: Store) -> str:
     """Copies files into one folder of the store under the digest of all, by their names below `top`. Returns its
     place."""
-    names = {readable_name(file.relative_to(top).as_posix()): file for file in files}
+    names: dict[str, Path] = {}
+    for file in files:
+        if (other := names.setdefault(readable_name(file.relative_to(top).as_posix()), file)) != file:
+            raise UserError(f"{file} and {other}: expected names that differ in UTF-8; rename one of them")
     folder = f"sources/{digest_value({name: store.digests.of(file) for name, file in sorted(names.items())})[:16]}"
     if store.remote is None:
         for name, file in names.items():
             _copy(file, store.root / folder / name)
         return str(store.root / folder)
     objects = store.remote.objects
-    there = {entry.key for entry in objects.list(folder)}
-    for name, file in names.items():
-        if f"{folder}/{name}" not in there:
-            objects.upload(file, f"{folder}/{name}")
-    if missing := {f"{folder}/{name}" for name in names} - {entry.key for entry in objects.list(folder)}:
+    missing = names.keys() - {entry.key.removeprefix(f"{folder}/") for entry in objects.list(folder)}
+    for name in sorted(missing):
+        objects.upload(names[name], f"{folder}/{name}")
+    if missing and (changed := missing - {entry.key.removeprefix(f"{folder}/") for entry in objects.list(folder)}):
         raise UserError(
-            f"{names[min(missing).removeprefix(folder + '/')]}: {objects.url_of(folder)} keeps it under another name; "
-            f"expected a name without a backslash or what else this store changes: rename the file"
+            f"{names[min(changed)]}: {objects.url_of(folder)} keeps it under another name (so it does with "
+            f"{len(changed)} of {len(names)} files); expected names that it keeps: rename it, without backslashes"
         )
     return objects.url_of(folder)
 

@@ -146,8 +146,15 @@ def test_a_name_that_a_store_changes_is_an_error(tmp_path: Path, monkeypatch: py
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         loaded = reader.load(tmp_path / "recipe.yaml", STAGES)
-        with pytest.raises(UserError, match=r"pictures/b.c\.png: s3://bucket/names/sources/\w+ keeps it under another"):
-            submit._with_uploads(loaded, Store(loaded.store).create())
+        store = Store(loaded.store).create()
+        with pytest.raises(
+            UserError, match=r"pictures/b.c\.png: s3://bucket/names/sources/\w+ keeps it .* 1 of 2 files"
+        ):
+            submit._with_uploads(loaded, store)
+        (tmp_path / "pictures" / "b\\c.png").rename(tmp_path / "pictures" / "c%E9.png")
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / os.fsdecode(b"c\xe9.png"))
+        with pytest.raises(UserError, match=r"expected names that differ in UTF-8"):
+            submit._with_uploads(loaded, store)
 
 
 def test_the_uploaded_recipe_has_the_same_fingerprints(folder: Path, tmp_path: Path) -> None:

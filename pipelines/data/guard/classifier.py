@@ -2,7 +2,7 @@
 
     text ──canonical──► words, kinds, pairs, n-grams ──hash──► weights ──each window: sum ÷ √n──► max ≥ threshold?
               ├───────► rules (rules.py) ──► match?                                           │ a request: not harmless
-              └───────► segments of 160 characters ──► encoder (encoder.py) ──► both log-odds together ≥ threshold?
+              └───────► segments of 320 characters ──► encoder (encoder.py) ──► both log-odds together ≥ threshold?
 
 The score of a text is that of its worst window or sentence, so that one unsafe sentence is not averaged away among
 many others. Text that is still being generated is best checked at the end of a sentence: half of one may score
@@ -33,7 +33,9 @@ from pipelines.errors import UserError
 
 WEIGHTS_FILE, CONFIG_FILE = "guard.safetensors", "guard.json"
 REQUESTS = "request_thresholds"  # the key of guards that have an encoder
-FEATURES_VERSION = 4  # raise it where a text's features change: weights of other features misread every text
+# Raise it where a text's features change, or what is read by the encoder and how much it counts: weights of other
+# features misread every text, and thresholds are of scores by both.
+FEATURES_VERSION = 5
 NUM_BUCKETS = 2**20  # of feature hashes: with fewer, features that no training text has share others' weights
 WORD_PAIRS, KIND_PAIRS = 2, 3  # words, and kinds, before a word that it is paired with
 KIND_ROWS = 1 + KIND_PAIRS + 1  # a kind, its pairs, the triple
@@ -41,12 +43,12 @@ NGRAM_SIZES = (4,)  # characters; shorter ones beside them tell English pairs ap
 MAX_KIND_DISTANCE = 10  # tokens between kinds that are paired
 WINDOW, STRIDE = 80, 20  # characters: the length of a window, about a sentence, and the distance between windows
 # Length of a segment that the encoder reads, in characters; how many it reads of a text, those with the worst words;
-# and the lowest probability by the words of one that it reads: by cross-validation 0.6% of the unsafe English pairs are
-# below it, 0.3% of the Chinese ones, and 0.4 of the ordinary lines.
-SEGMENT, MAX_SEGMENTS, SUSPECT_FROM = 160, 8, 0.076
-# Of the encoder's log-odds, which are added to the words': they are larger (3.8 and 1.4 on the written pairs), and the
-# words know the recipe's own conversations.
-ENCODER_WEIGHT = 0.5
+# and the lowest probability by the words of one that it reads: by cross-validation 0.7% of the unsafe English pairs are
+# below it, 0.1% of the Chinese ones, and 0.45 and 0.31 of the ordinary lines.
+SEGMENT, MAX_SEGMENTS, SUSPECT_FROM = 320, 4, 0.12
+# Of the encoder's log-odds, which are added to the words': they are larger (4.6 and 1.5 on the written pairs), and the
+# words know the recipe's own conversations. By cross-validation more of them gains nothing.
+ENCODER_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -273,12 +275,12 @@ class Guard:
         sums, num_words = self._window_sums(text)
         score = _probability(sums.max() + self.bias) if num_words > 1 else 0.0
         declined = score >= threshold
-        if file is not None and score >= min(SUSPECT_FROM, threshold):
-            score, unread_score = self._scores_by_meaning(text, sums, file)
+        if file is not None and score >= (suspect_from := min(SUSPECT_FROM, threshold)):
+            score, unread_score = self._scores_by_meaning(text, sums, file, suspect_from)
             declined = score >= threshold or unread_score >= _threshold(self.thresholds, language)
         return Verdict(False, "classifier", score) if declined else Verdict(True, "", score)
 
-    def _scores_by_meaning(self, text: str, sums: np.ndarray, file: Path) -> tuple[float, float]:
+    def _scores_by_meaning(self, text: str, sums: np.ndarray, file: Path, suspect_from: float) -> tuple[float, float]:
         """The scores of the worst segment of a canonical text by words and encoder, and, by the words alone, of the
         worst one that the encoder does not read, where more than MAX_SEGMENTS are suspect by their words.
 
@@ -290,7 +292,7 @@ class Guard:
         places = np.searchsorted(middles, spans)
         log_odds = np.array([sorted_sums[begin:end].max(initial=-np.inf) for begin, end in places]) + self.bias
         worst = np.argsort(-log_odds, kind="stable")
-        suspect = worst[log_odds[worst] >= np.log(SUSPECT_FROM / (1 - SUSPECT_FROM))]
+        suspect = worst[log_odds[worst] >= np.log(suspect_from / (1 - suspect_from))]
         read, unread = suspect[:MAX_SEGMENTS], suspect[MAX_SEGMENTS:]
         by_meaning = encoder.opened(file).log_odds([text[slice(*spans[number])] for number in read])
         joint = log_odds[read] + ENCODER_WEIGHT * by_meaning

@@ -5,7 +5,7 @@
 Most texts are harmless by their words (classifier.py), at once; of the others the encoder reads the suspect parts: one
 costs 10 ms where the CPU has bfloat16, 25 ms where it has not. The adapters are trained on the
 written requests (pipelines/learning/guard_encoder.py), whatever a recipe's conversations are, and are part of this
-program and of each guard that is made: 1.4 MB.
+program and of each guard that is made: 1.6 MB.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 TRAINED = FOLDER / "encoder.safetensors"
 FILE = "encoder.safetensors"  # in a guard's folder
-MAX_TOKENS = 170  # of a text, its begin and end included: what is over is cut off; 160 characters are 162 at most
+MAX_TOKENS = 330  # of a text, its begin and end included: what is over is cut off; 320 characters are 322 at most
 BATCH = 16  # texts that are computed together
 MAX_REMEMBERED = 5000  # texts: a chat sends its earlier turns again with each request
 OPENING = threading.Lock()  # of several threads one reads a file
 HEAD_WEIGHT, HEAD_BIAS, HASHES, LOG_ODDS = "head.weight", "head.bias", "out_of_fold.hashes", "out_of_fold.log_odds"
-TRAINED_ON = "trained_on"  # in the metadata: a digest of texts, labels and pretexts
+TRAINED_ON = "trained_on"  # hashes of texts with their labels, and of pretexts
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"  # PEFT's names
 
 

@@ -1,7 +1,8 @@
 """Requests that the guard is measured on: written by people who saw neither its training texts nor it, scored only.
 
 Of each language 120 plain unsafe ones, 120 harmless look-alikes and 60 disguised unsafe ones, a line each of
-requests/<kind>_<language>.txt.
+requests/<kind>_<language>.txt. In requests/<language>.jsonl 200, 200 and 80 by others, with the turns of a conversation
+where they matter.
 """
 
 from __future__ import annotations

@@ -38,11 +38,15 @@ def guard() -> Guard:
 
 
 def test_it_is_trained_on_the_requests_that_are_written() -> None:
-    """Where this fails, `python -m pipelines.learning.guard_encoder` trains it again."""
-    with safe_open(TRAINED, framework="pt") as tensors:
-        assert tensors.metadata()[encoder.TRAINED_ON] == trained_on()
-    hashes = encoder.text_hashes([text.text for text in training.written_texts()]).tolist()
-    assert set(encoder.out_of_fold()) < set(hashes)
+    """All of them, and at most one in 500 that was taken out since. Where this fails,
+    `python -m pipelines.learning.guard_encoder` trains it again."""
+    with safe_open(TRAINED, framework="np") as tensors:
+        trained = set(tensors.get_tensor(encoder.TRAINED_ON).view(np.uint64).tolist())
+    written = set(trained_on().tolist())
+    assert written <= trained and len(trained - written) <= len(written) / 500
+    known = set(encoder.out_of_fold())
+    hashes = set(encoder.text_hashes([text.text for text in training.written_texts()]).tolist())
+    assert len(known & hashes) > len(hashes) / 5 and len(known - hashes) <= len(written) / 500
 
 
 def test_it_tells_written_pairs_apart_that_it_was_not_trained_on() -> None:

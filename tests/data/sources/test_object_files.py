@@ -58,7 +58,7 @@ def url(proxy: Disturbance, tmp_path: Path) -> str:
     """Where FILES lie as objects; the same lie on the disk, in tmp_path."""
     url = f"s3://bucket/{tmp_path.name}"
     for name in FOLDERS:
-        httpx.put(f"{proxy.url}/bucket/{tmp_path.name}/{name}", content=b"").raise_for_status()
+        httpx.put(f"{proxy.url}/bucket/{tmp_path.name}/{name}", content=b"", trust_env=False).raise_for_status()
     for name, data in FILES.items():
         Objects(url).put(name, data)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,20 +16,26 @@ REGISTRY = "ray.llm._internal.serve.utils.registry"
 
 
 def test_a_replica_imports_ray_beside_others_that_do(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    exists, asked = internal_kv._internal_kv_exists, list[bytes]()
+    exists, asked = internal_kv._internal_kv_exists, dict[bytes, bytes | None]()
 
     def exists_a_moment_later(key: bytes) -> bool:
         """Says that a connector is not registered yet when first asked; another process registers it then."""
         if b"kv_connector_backend/" not in key or key in asked:
             return exists(key)
-        asked.append(key)
+        asked[key] = internal_kv._internal_kv_get(key)
         internal_kv._internal_kv_put(key, b"another process's")
         return False
 
     monkeypatch.setattr(internal_kv, "_internal_kv_exists", exists_a_moment_later)
     for module in (FACTORY, REGISTRY):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    factory = imported(FACTORY)
+    try:
+        factory = imported(FACTORY)
+    finally:
+        for key, value in asked.items():
+            internal_kv._internal_kv_del(key)
+            if value is not None:
+                internal_kv._internal_kv_put(key, value)
     assert len(asked) == len(factory.BUILTIN_BACKENDS) > 1
 
 
