@@ -81,8 +81,8 @@ def test_a_hosted_guard_model_judges_prompts_and_replies(client: httpx.Client) -
     text = "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
     assert text.startswith("All is well.") and WORD not in text
     assert events[-1]["rayse_guard"] == {"where": "reply", "reason": "model S1"}
-    metrics = client.get("/metrics").text
-    assert 'rayse_guard_declined_total{category="S1",where="reply"} 2.0' in metrics
+    counted = 'rayse_guard_declined_total{category="S1",where="reply"} 2.0'
+    wait_until(lambda: counted in client.get("/metrics").text, within_s=60)  # a stream is counted after its last event
 
 
 def test_nobody_reaches_the_guard_model_itself(client: httpx.Client, guarded: Server) -> None:
