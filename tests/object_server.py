@@ -23,7 +23,6 @@ from pipelines.store.artifacts import Store
 from tests.http_servers import in_thread
 from tests.runs import wait_until
 
-ROOT = Path(__file__).parent.parent
 BUCKET = "bucket"
 ATTEMPTS = 3
 SEAWEEDFS = Path(sys.executable).parent / "weed"
